@@ -44,10 +44,10 @@ class RequestContents:
         odd: list[Part] = []
         prefixes: list[int] = []
         asked: list[int] = []
-        for role, parts in messages:
-            begin = characters
+        for message in messages:
+            role, parts, begin = message.role, message.parts, characters
             for part in parts:
-                kind, text, mark, _, nested, inner = part
+                kind, text = part.kind, part.text
                 texts.append(text)
                 size = len(text)
                 characters += size
@@ -58,7 +58,7 @@ class RequestContents:
                     tokens += size // 2
                     wide += len(text.encode("utf-8", "surrogatepass")) - size
                 told = hash((told, role, kind, text))
-                if kind != "text" or mark or nested or inner:
+                if kind != "text" or part.cache_ttl or part.nested or part.inner_marks:
                     odd.append(part)
                     told = _tell_attached(told, part)
             prefixes.append(told)
@@ -66,7 +66,7 @@ class RequestContents:
                 turns += 1
                 handed += characters - begin
                 if not text or text.isspace() or not parts:  # the last block's, which nearly always says something
-                    blank = blank or not any(kind != "text" or text.strip() for kind, text, *_ in parts)
+                    blank = blank or not any(part.kind != "text" or part.text.strip() for part in parts)
             elif role == "assistant":
                 if before != role and before:
                     asked.append(len(prefixes) - 2)

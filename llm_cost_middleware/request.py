@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from llm_cost_middleware.contents import RequestContents
-from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.usage import UsageReport
 from llm_cost_middleware.wire import OUTPUT_CAP_FIELDS
 
@@ -28,8 +30,8 @@ PartKind = Literal["text", "image", "document", "audio", "tool_use", "tool_resul
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
-# The values of a call are NamedTuples: a dozen are built per call, and a frozen dataclass costs more to build.
-class Part(NamedTuple):
+# Structs are made and read in C. A long conversation has hundreds of these, and none can lead back to itself.
+class Part(Struct, frozen=True, gc=False):
     """One content block, as the provider counts blocks."""
 
     kind: PartKind
@@ -46,14 +48,14 @@ class Part(NamedTuple):
     """The lifetimes of the cache marks that the caller set on blocks inside this one, in their order."""
 
 
-class Message(NamedTuple):
+class Message(Struct, frozen=True, gc=False):
     """One message. System messages come first, however the provider transports them."""
 
     role: Role
     parts: tuple[Part, ...]
 
 
-class Tool(NamedTuple):
+class Tool(Struct, frozen=True, gc=False):
     """A client-side tool: name, its whole definition as JSON text, and the caller's cache mark if it bears one."""
 
     name: str
@@ -65,7 +67,7 @@ class Tool(NamedTuple):
     """It is no part of the prompt until a search finds it (``defer_loading``), and cannot bear a cache mark."""
 
 
-class ServerTool(NamedTuple):
+class ServerTool(Struct, frozen=True, gc=False):
     """A tool that the provider runs itself and bills for: its type, and the most uses the request allows."""
 
     kind: str
@@ -98,7 +100,6 @@ class CallContext(NamedTuple):
 
 
 NO_CONTEXT = CallContext()
-_NO_MODELS: frozenset[ModelRef] = frozenset()
 
 
 class RetryAdvice(NamedTuple):
@@ -136,7 +137,17 @@ class FixedRetries(NamedTuple):
         return RetryAdvice(self.max_attempts)
 
 
-class _CallFields(NamedTuple):
+class _Contents:
+    """Counts when asked, and stands back: the next look finds the counts among the request's own attributes."""
+
+    def __get__(self, request: CallRequest, owner: type) -> RequestContents:
+        found = request.__dict__["contents"] = RequestContents(request.messages, request.tools)
+        return found
+
+
+class CallRequest(Struct, frozen=True, dict=True):
+    """One model call as the caller wants it."""
+
     provider: str
     """The provider in whose form it was written: ``anthropic`` or ``openai``."""
     model: str
@@ -186,20 +197,12 @@ class _CallFields(NamedTuple):
     needs_cap: bool = False
     """Its API takes none without an output cap, and nobody has written one: ours is sent, in every mode."""
 
-
-class _Contents:
-    """Counts when asked, and stands back: the next look finds the counts among the request's own attributes."""
-
-    def __get__(self, request: CallRequest, owner: type) -> RequestContents:
-        found = request.__dict__["contents"] = RequestContents(request.messages, request.tools)
-        return found
-
-
-class CallRequest(_CallFields):
-    """One model call as the caller wants it."""
-
     contents = _Contents()
     """What its messages and tools are made of, in numbers: counted in one walk, and once."""
+
+    def _replace(self, **changes: Any) -> CallRequest:
+        """The same with other fields, as of a named tuple."""
+        return replace(self, **changes)
 
     @property
     def has_odd_cap(self) -> bool:
@@ -222,11 +225,10 @@ def as_written(
     params: Mapping[str, Any], settings: Mapping[str, Any], *, stream: bool, stored: bool,
 ) -> CallRequest:  # fmt: skip
     """A request as it stands in a body: what only hosts and applications know of a call is not said yet."""
-    return made(CallRequest, (
+    return CallRequest(
         provider, model, messages, tools, endpoint, max_tokens, choice_count, stream, output_schema, server_tools,
-        stored, params or EMPTY, NO_CONTEXT, False, "", None, None, settings or EMPTY, False, _NO_MODELS, None, (), 0,
-        False, False,
-    ))  # fmt: skip
+        stored, params or EMPTY, settings=settings or EMPTY,
+    )  # fmt: skip
 
 
 class ModelRef(NamedTuple):
@@ -253,7 +255,7 @@ Section = Literal["tools", "system", "messages"]
 """The parts of a prompt, in the order in which providers hash it."""
 
 
-class BlockRef(NamedTuple):
+class BlockRef(Struct, frozen=True, gc=False):
     """The address of a block.
 
     In ``tools`` the index in the caller's list; else the message's index among those of its section (the system

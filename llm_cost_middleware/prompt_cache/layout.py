@@ -14,12 +14,12 @@ are those of later turns where processes share what they learn; elsewhere what t
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
+
+from msgspec import Struct
 
 from llm_cost_middleware.contents import ATTACHED
-from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.prompt_cache.listed_tools import listed_tools
 from llm_cost_middleware.request import BlockRef, CallRequest, Endpoint, Message, Part, Section
 
@@ -47,7 +47,7 @@ _TURNS_CUT = 4
 """Latest turns that end in a boundary: enough to find the entry of a model that was not used for a few turns."""
 
 
-class Boundary(NamedTuple):
+class Boundary(Struct, frozen=True, gc=False):
     """Position where a cached prefix can end."""
 
     ref: BlockRef
@@ -64,7 +64,7 @@ class Boundary(NamedTuple):
     markable: bool
 
 
-class CallersMark(NamedTuple):
+class CallersMark(Struct, frozen=True, gc=False):
     """Cache mark that the caller set on a block."""
 
     number: int
@@ -72,8 +72,7 @@ class CallersMark(NamedTuple):
     ttl: str
 
 
-@dataclass(frozen=True, slots=True)
-class PromptLayout:
+class PromptLayout(Struct, frozen=True):
     """Boundaries of one request, in the order of the prompt."""
 
     boundaries: tuple[Boundary, ...]
@@ -209,16 +208,16 @@ class _Reader:
             return
         listed = listed_tools(self.request)
         last = max((at for at, each in enumerate(listed) if each.markable), default=-1)
-        for at, (place, text, mark, markable) in enumerate(listed):
+        for at, tool in enumerate(listed):
             self.number += 1
-            self.run.append(text)
-            if mark or at == last:
-                self._cut(BlockRef("tools", 0, place), mark, markable=markable)
+            self.run.append(tool.text)
+            if tool.mark or at == last:
+                self._cut(BlockRef("tools", 0, tool.place), tool.mark, markable=tool.markable)
 
     def _message(self, section: Section, at: int, message: Message, *, cut: int) -> None:
         """Add a message and cut it after its first blocks, its last one, and marked ones."""
-        role, parts = message
-        self.run.append(role)
+        parts = message.parts
+        self.run.append(message.role)
         last = len(parts) - 1 if cut > 0 else -1
         for block, part in enumerate(parts):
             self.number += 1
@@ -249,18 +248,18 @@ class _Reader:
             for at in range(begin, stop + 1) if odd else ():
                 self._message("messages", at, turns[at], cut=_MARKS_ALONE if turns[at].role != "assistant" else 0)
             # Kept flat: it runs once per block of the whole conversation, on every call.
-            for role, parts in () if odd else turns[begin : stop + 1]:
-                add(role)
-                self.number += len(parts)
-                for part in parts:
-                    add(part[1])
+            for message in () if odd else turns[begin : stop + 1]:
+                add(message.role)
+                self.number += len(message.parts)
+                for part in message.parts:
+                    add(part.text)
             parts, begin = turns[stop].parts, stop + 1
             if stop == answer:
-                self._cut(made(BlockRef, ("messages", stop, len(parts) - 1)), None)
+                self._cut(BlockRef("messages", stop, len(parts) - 1), None)
                 self.answer = len(self.boundaries) - 1
             elif stop in cut_ends and parts and not _bears_mark(parts[-1]) and _is_markable(parts[-1]):
-                self._cut(made(BlockRef, ("messages", stop, len(parts) - 1)), None)
-            if stop == before_last and self.boundaries and self.boundaries[-1].ref[:2] == ("messages", stop):
+                self._cut(BlockRef("messages", stop, len(parts) - 1), None)
+            if stop == before_last and self.boundaries and _ends_at(self.boundaries[-1].ref, stop):
                 found = len(self.boundaries) - 1
         return found
 
@@ -303,7 +302,8 @@ class _Reader:
         prefixes, at = self.request.contents.prefixes, self.request.contents.systems + ref.message
         parts, told = self.request.messages[at].parts, prefixes[at]
         if ref.block < len(parts) - 1:
-            told = hash((prefixes[at - 1], *((part.text, repr(part[3:5])) for part in parts[: ref.block + 1])))
+            blocks = parts[: ref.block + 1]
+            told = hash((prefixes[at - 1], *((part.text, repr((part.media, part.nested))) for part in blocks)))
         return hash((self.own, told)).to_bytes(8, "big", signed=True)
 
     def _cut(self, ref: BlockRef, mark: str | None, inner: tuple[str, ...] = (), *, markable: bool = True) -> None:
@@ -314,11 +314,15 @@ class _Reader:
                 self.callers.append(CallersMark(self.number, mark))
             mark = mark or inner[-1]  # a mark inside a block makes it readable all but as one on the block does
         tokens, prefix = int(size * self.density), self._fingerprint(ref)
-        self.boundaries.append(made(Boundary, (ref, self.number, size, tokens, prefix, mark, markable)))
+        self.boundaries.append(Boundary(ref, self.number, size, tokens, prefix, mark, markable))
 
 
 def _bears_mark(part: Part) -> bool:
     return bool(part.cache_ttl or part.inner_marks)
+
+
+def _ends_at(ref: BlockRef, turn: int) -> bool:
+    return ref.section == "messages" and ref.message == turn
 
 
 def _plain_answer(request: CallRequest, turns: tuple[Message, ...], ends: list[int]) -> int:
@@ -345,8 +349,8 @@ def _is_markable(part: Part) -> bool:
 def _stage(turns: tuple[Message, ...], ends: list[int], *, tools: bool) -> PromptStage:
     if len(ends) <= 1:
         return "first_with_tools" if tools else "first"
-    role, parts = turns[ends[-1]]
-    return "agent" if role == "tool" or "tool_result" in [part[0] for part in parts] else "chat"
+    last = turns[ends[-1]]
+    return "agent" if last.role == "tool" or "tool_result" in [part.kind for part in last.parts] else "chat"
 
 
 def tracked_boundaries(layout: PromptLayout) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from llm_cost_middleware.request import CallRequest
 
@@ -10,7 +10,7 @@ _UNMARKED_TOOLS = ("tool_search_tool", "mcp")
 """Server tools that are left without our marks: they stand for tools that may all be deferred."""
 
 
-class _ListedTool(NamedTuple):
+class _ListedTool(Struct, frozen=True, gc=False):
     """Tool in the order of the caller's list."""
 
     place: int

@@ -228,15 +228,16 @@ def _candidates(
     found: list[CacheCandidate] = []
     reuse = proven = _NEVER
     for at in sorted(watched, reverse=True):
-        _, number, end, _, prefix, mark, markable = boundaries[at]
+        cut = boundaries[at]
+        mark = cut.mark
         if mark and mark not in case.ability.ttls:
             mark = None
         if automatic and at == last:
             mark = automatic
-        tokens = int(end * case.density)
-        if not mark and (not markable or tokens < shortest or not (claude or _takes_breakpoint(layout, at))):
+        tokens = int(cut.end * case.density)
+        if not mark and (not cut.markable or tokens < shortest or not (claude or _takes_breakpoint(layout, at))):
             continue
-        allowed = _lifetimes_at(number, callers, ttls) if callers else ttls
+        allowed = _lifetimes_at(cut.number, callers, ttls) if callers else ttls
         if not mark and not allowed:
             continue
         behind = hit is None or at > hit  # what is warm is not written, and needs no proof
@@ -251,14 +252,14 @@ def _candidates(
         reuse = own if reuse is _NEVER else _higher(reuse, own)
         if own_proven is not proven:
             proven = _higher(proven, own_proven)
-        entry = None if behind else known.entry(prefix, case.target, now)
-        pending = behind and known.is_pending(prefix, now)
+        entry = None if behind else known.entry(cut.fingerprint, case.target, now)
+        pending = behind and known.is_pending(cut.fingerprint, now)
         found.append(
             made(
                 CacheCandidate,
                 (
                     at,
-                    number,
+                    cut.number,
                     tokens,
                     reuse,
                     own_again,

@@ -160,8 +160,8 @@ class Tracer:
     def _segments(self, request: CallRequest) -> Iterator[Segment]:
         left = _MOST_SEGMENTS
         # What is deferred is not in the prompt; what the provider runs itself is.
-        for at, (_, text, _, _) in enumerate(listed_tools(request)):
-            yield self._segment(f"tool {at}", Part("other", text), stable=True)
+        for at, tool in enumerate(listed_tools(request)):
+            yield self._segment(f"tool {at}", Part("other", tool.text), stable=True)
         counts = {"system": 0, "message": 0}
         answered = False
         for message in request.messages:

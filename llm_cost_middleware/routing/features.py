@@ -68,9 +68,9 @@ def read_features(request: CallRequest) -> Features:
 
 def last_user_text(request: CallRequest) -> str:
     """Return the text of the last user turn that has any, ``""`` without one: the part that a call is about."""
-    for role, parts in reversed(request.messages):
-        if role == "user":
-            texts = [part.text for part in parts if part.text and part.kind in ("text", "document")]
+    for message in reversed(request.messages):
+        if message.role == "user":
+            texts = [part.text for part in message.parts if part.text and part.kind in ("text", "document")]
             if texts:
                 return texts[0] if len(texts) == 1 else "\n".join(texts)
     return ""

@@ -123,8 +123,9 @@ def question_key(request: CallRequest, site: str) -> int | None:
     asker = context.conversation or next((scope for scope in context.scopes if scope.startswith("user:")), None)
     if asker is None or context.forced_model or not request.messages:
         return None
-    role, parts = request.messages[-1]
-    if role != "user" or any(part.kind == "tool_result" for part in parts):
+    last = request.messages[-1]
+    parts = last.parts
+    if last.role != "user" or any(part.kind == "tool_result" for part in parts):
         return None
     asked = tuple((part.kind, part.text, part.media.get("digest")) for part in parts)
     size = sum(len(part.text) for part in parts)

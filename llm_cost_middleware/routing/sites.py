@@ -70,9 +70,9 @@ def read_site(request: CallRequest) -> CallSite:
     tags, named = context.tags, context.call_site
     system = ""
     if messages:
-        role, blocks = messages[0]
-        if role == "system":
-            system = "".join([part.text for part in blocks])
+        first = messages[0]
+        if first.role == "system":
+            system = "".join([part.text for part in first.parts])
     if not (system or called or schema or tags):
         return CallSite(named) if named else _PLAIN
     tools = tuple([tool.name for tool in called])

@@ -47,12 +47,12 @@ def place_marks(plan: CacheDirectives, provider: str, messages: list[Any], argum
         "system": [at for at, message in enumerate(messages) if message.type == "system"],
         "messages": [at for at, message in enumerate(messages) if message.type != "system"],
     }
-    for (section, index, block), ttl in plan.marks:
-        if section == "tools":
-            mark_tool(arguments, block, fields, ttl)
+    for position, ttl in plan.marks:
+        if position.section == "tools":
+            mark_tool(arguments, position.block, fields, ttl)
         else:
-            at = where[section][index]
-            placed[at] = _marked(placed[at], block, fields, ttl)
+            at = where[position.section][position.message]
+            placed[at] = _marked(placed[at], position.block, fields, ttl)
     return placed
 
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.request import EMPTY, CallRequest, Message, Part, Role, ServerTool, Tool, as_written
 from llm_cost_middleware.wire import ByValue, definition_text, fingerprint, picture_size
 
@@ -51,7 +50,7 @@ def read_request(body: Mapping[str, Any], endpoint: str = "messages") -> CallReq
             known = "user"
         content = message.get("content")
         if type(content) is str:
-            messages.append(made(Message, (known, (made(Part, ("text", content, None, EMPTY, (), ())),))))
+            messages.append(Message(known, (Part("text", content),)))
         else:
             messages.append(Message(known, view.parts(content)))
     definitions = get("tools")

@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llm_cost_middleware.named_tuples import made
+from msgspec.structs import replace
+
 from llm_cost_middleware.providers.openai.embeddings import read_embedding
 from llm_cost_middleware.request import EMPTY, CallRequest, Endpoint, Message, Part, Role, ServerTool, Tool, as_written
 from llm_cost_middleware.wire import ByValue, definition_text, fingerprint
@@ -154,7 +155,7 @@ class _PromptView:
                 except TypeError:  # a list, say: the provider says what it thinks of that
                     role = None
                 if type(text) is str and role is not None:  # of a long conversation nearly all
-                    add(made(Message, (role, (made(Part, ("text", text, None, EMPTY, (), ())),))))
+                    add(Message(role, (Part("text", text),)))
                     continue
             add(self._chat_message(message))
         return tuple(out)
@@ -179,7 +180,7 @@ class _PromptView:
             if get(name):
                 parts += (Part("text", str(get(name))),)
         if mark and parts:
-            parts = (*parts[:-1], parts[-1]._replace(cache_ttl=parts[-1].cache_ttl or mark))
+            parts = (*parts[:-1], replace(parts[-1], cache_ttl=parts[-1].cache_ttl or mark))
         if get("audio"):
             self.stored = True  # an earlier audio answer, by its id
         return Message(role, parts)

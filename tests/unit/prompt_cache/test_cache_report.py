@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from llm_cost_middleware.prompt_cache.cache_report import compare_prompts, report_prefixes
 from llm_cost_middleware.prompt_cache.plan import CachePlan
@@ -60,7 +61,7 @@ def test_a_rewritten_system_prompt_is_named_as_changed(conversation, trace):
 def test_reordered_added_and_changed_tools_are_distinguished(conversation, trace):
     request = conversation(2, tools=3)
     a, b, c = request.tools
-    changed = request._replace(tools=(a, b._replace(text="{}"), c))
+    changed = request._replace(tools=(a, replace(b, text="{}"), c))
     assert (
         compare_prompts(trace(request), trace(request._replace(tools=(b, a, c)))).reason
         == "the same tools in another order"

@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from llm_cost_middleware.prompt_cache.layout import read_layout, tracked_boundaries
 from llm_cost_middleware.request import BlockRef, CallRequest, Message, Part, ServerTool, Tool
@@ -155,7 +154,8 @@ def test_every_mark_of_the_caller_is_counted_in_the_order_of_the_prompt():
         Message("user", (Part("tool_result", "r", "5m", inner_marks=("1h", "5m")),)),
     )
     layout = read_layout(CallRequest("anthropic", "m", messages, tools, server_tools=searches))
-    assert layout.callers == ((0, "1h"), (1, "1h"), (2, "1h"), (3, "1h"), (3, "5m"), (3, "5m"))
+    found = [(each.number, each.ttl) for each in layout.callers]
+    assert found == [(0, "1h"), (1, "1h"), (2, "1h"), (3, "1h"), (3, "5m"), (3, "5m")]
 
 
 def test_a_long_list_of_documents_is_cut_at_its_first_blocks_and_its_end():
@@ -213,8 +213,8 @@ def test_what_is_shared_changes_no_more_than_the_fingerprints_of_later_turns(sai
     shared, own = read_layout(request), read_layout(request, shared=False)
     same = own.first_turn or own.head
     assert own.boundaries[:same] == shared.boundaries[:same]
-    assert [each._replace(fingerprint=b"") for each in own.boundaries] == [
-        each._replace(fingerprint=b"") for each in shared.boundaries
+    assert [replace(each, fingerprint=b"") for each in own.boundaries] == [
+        replace(each, fingerprint=b"") for each in shared.boundaries
     ]
     assert replace(own, boundaries=()) == replace(shared, boundaries=())
     digests = {
