@@ -58,7 +58,7 @@ class Sizing:
         exact = stages.price.exact_count(call, target, counts)
         if exact is not None and exact.cheap:
             counts[exact.encoding], exact = exact.make(), None
-        known = self._note_known(call, report, target)
+        known = report.counter is not None and self._note_known(call, report, target)
         quote = stages.price.quote(call, target, counts, plan=stages.cache.plan(call, target))
         if self._settings.observe or quote.over_call_limit is not None:
             return quote  # an observer enforces nothing; a limit of the call itself is looked at next

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from llm_cost_middleware.model_table import Rows, look_up, read_rows
 from llm_cost_middleware.platform import served_model
 
 
-class ModelLimits(NamedTuple):
+class ModelLimits(Struct, frozen=True, gc=False):
     """Limits of a model in tokens; ``None`` if unknown."""
 
     context_window: int | None = None
@@ -52,4 +53,4 @@ def find_limits(provider: str, model: str) -> ModelLimits:
 @cache
 def read_table(provider: str) -> Rows:
     """Return the rows of a provider by name, shortest names first; empty for a provider without a file."""
-    return read_rows(__package__, provider, ModelLimits._fields)
+    return read_rows(__package__, provider, ModelLimits.__struct_fields__)

@@ -8,12 +8,14 @@ provider's own tools add: such a bound reports ``guaranteed=False``. Output is b
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import ceil
-from typing import NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from llm_cost_middleware.limits import ModelLimits
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd
-from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.pricing.rates import REQUEST_FEE, Rates
 from llm_cost_middleware.provider import Provider
 from llm_cost_middleware.request import CallRequest, Part
@@ -48,7 +50,7 @@ _DEFAULT_TOOL_USES = 5
 """Uses of a server tool for which the request sets no limit."""
 
 
-class Bound(NamedTuple):
+class Bound(Struct, frozen=True, gc=False):
     """Upper bound of a request's cost, with its parts and assumptions."""
 
     amount_nanousd: NanoUSD
@@ -72,7 +74,7 @@ class Bound(NamedTuple):
         return room // self.output_picousd if self.output_picousd else self.max_tokens
 
 
-class InputSize(NamedTuple):
+class InputSize(Struct, frozen=True, gc=False):
     """Sizes of a request's parts."""
 
     text_bytes: int
@@ -92,7 +94,7 @@ def measure(request: CallRequest) -> InputSize:
     counts = request.contents
     text, blocks, schema, params = counts.text_bytes, counts.text_blocks, request.output_schema, request.params
     if not (counts.odd_parts or request.tools or schema or params or request.server_tools):
-        return made(InputSize, (text, 0, blocks, 0, (), (), (), _NO_MARKS))
+        return InputSize(text, 0, blocks, 0, (), (), (), _NO_MARKS)
     media: dict[str, list[Part]] = {}
     marks: set[str] = set()
     for part in counts.odd_parts:
@@ -133,7 +135,7 @@ def _bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
-def bound(  # noqa: C901 - one step for each thing that can be billed
+def bound(  # noqa: C901, PLR0912 - one step for each thing that can be billed
     request: CallRequest,
     provider: Provider,
     rates: Rates,
@@ -145,6 +147,7 @@ def bound(  # noqa: C901 - one step for each thing that can be billed
     planned: frozenset[str] | None = None,
     input_tokens: int | None = None,
     doubt: str = "",
+    rates_doubt: str = "",
 ) -> Bound:
     """Return the upper bound of the cost of ``request``.
 
@@ -159,52 +162,55 @@ def bound(  # noqa: C901 - one step for each thing that can be billed
         planned: Lifetimes of the marks that a plan adds, where it is known already: no others can be written.
         input_tokens: Input tokens to use in place of the byte bound; cut to the context window.
         doubt: Why ``input_tokens`` guarantees nothing; empty where it is an exact count.
+        rates_doubt: Why ``rates`` guarantee nothing; empty where they are the highest.
 
     Raises:
         PriceNotFoundError: The request carries or asks for audio, and the model has no known price for it.
     """
-    size = measure(request)
-    doubts: list[str] = list(rates.notes)
-    notes: list[str] = []
+    size, doubts = measure(request), rates.notes
+    notes: tuple[str, ...] = ()
     if input_tokens is None:
         input_tokens = _input(request, provider, size, limits)
     elif doubt:
-        doubts.append(doubt)
+        doubts = (*doubts, doubt)
     window, server_tools = limits.context_window, request.server_tools
     # Stored context is input that only the provider sees. The window is its one known limit, so it is the bound.
     if input_tokens is None or request.has_server_side_context:
-        (notes if window else doubts).append("context that the request does not carry: bounded by the context window")
+        told: tuple[str, ...] = ("context that the request does not carry: bounded by the context window",)
+        notes, doubts = (told, doubts) if window else (notes, doubts + told)
         input_tokens = max(window or 0, input_tokens or 0)
     elif window is not None and input_tokens > window and not server_tools and request.endpoint != "embeddings":
         input_tokens = window  # a longer request is refused, and not billed
     params, runs, audio_out = request.params, request.choice_count, False
     if params:
-        if "context_management" in params:
-            doubts.append("context management may compact, which is billed apart")
-        if _is_pro(request):
-            doubts.append("pro reasoning runs an answer several times over, and no limit of that is documented")
-            input_tokens += _PRO_INSTRUCTIONS
-            runs *= _PRO_RUNS
-        audio_out = "audio" in (params.get("modalities") or ())
+        hidden, times, audio_out, told = _asked_beside(params)
+        input_tokens, runs, doubts = input_tokens + hidden, runs * times, doubts + told
     if max_tokens is None:
         max_tokens = limits.max_output or window
     if max_tokens is None:
-        doubts.append("neither a cap nor a maximum of the output is known")
+        doubts += ("neither a cap nor a maximum of the output is known",)
         max_tokens = limits.default_output
-    marks, may_add = (size.marks, cache_writes) if planned is None else (size.marks | planned, False)
-    writes = provider.billable_cache_writes(request, marks, may_add)
-    inward, outward = rates.max_picousd(input_tokens, writes=writes, audio=bool(size.audio), audio_output=audio_out)
+    marks = size.marks
+    if planned is not None:
+        marks, cache_writes = marks | planned if marks else planned, False
+    writes = provider.billable_cache_writes(request, marks, cache_writes)
+    if size.audio or audio_out:
+        inward, outward = rates.max_picousd(input_tokens, writes, audio=bool(size.audio), audio_output=audio_out)
+    else:
+        inward, outward = rates.max_picousd(input_tokens, writes)
     fixed, output = input_tokens * inward, outward * runs
     if params and "prediction_bytes" in params:
         # Rejected tokens of a predicted output are billed as output, beyond the cap; a token is at least one byte.
         fixed += int(params["prediction_bytes"]) * output
     if server_tools:
         fixed += _server_tool_uses(request, rates, server_tool_allowance)
-        doubts.append("server tools add input that a request cannot bound")
+        doubts += ("server tools add input that a request cannot bound",)
     if rates.fees:
         fixed += rates.fees.get(REQUEST_FEE, 0)
+    if rates_doubt:
+        doubts += (rates_doubt,)
     amount = ceil_picousd(fixed + output * max_tokens)
-    return made(Bound, (amount, input_tokens, max_tokens, not doubts, (*notes, *doubts), fixed, output))
+    return Bound(amount, input_tokens, max_tokens, not doubts, notes + doubts, fixed, output)
 
 
 def _server_tool_uses(request: CallRequest, rates: Rates, allowance: NanoUSD) -> int:
@@ -218,25 +224,32 @@ def _server_tool_uses(request: CallRequest, rates: Rates, allowance: NanoUSD) ->
     return total
 
 
-def _is_pro(request: CallRequest) -> bool:
-    reasoning = request.params.get("reasoning")
-    return isinstance(reasoning, dict) and reasoning.get("mode") == "pro"
+def _asked_beside(params: Mapping[str, Any]) -> tuple[int, int, bool, tuple[str, ...]]:
+    """Input tokens that parameters add, runs of each answer, whether it may be audio, and what they leave open."""
+    doubts: tuple[str, ...] = ()
+    hidden, runs = 0, 1
+    if "context_management" in params:
+        doubts += ("context management may compact, which is billed apart",)
+    reasoning = params.get("reasoning")
+    if isinstance(reasoning, dict) and reasoning.get("mode") == "pro":
+        doubts += ("pro reasoning runs an answer several times over, and no limit of that is documented",)
+        hidden, runs = _PRO_INSTRUCTIONS, _PRO_RUNS
+    return hidden, runs, "audio" in (params.get("modalities") or ()), doubts
 
 
 def _input(request: CallRequest, provider: Provider, size: InputSize, limits: ModelLimits) -> int | None:
     """Return the most tokens the input can have, by its bytes; ``None`` for content of unknown length."""
     if request.endpoint == "embeddings":
         return _embedded(request, provider, limits)
-    text_bytes, tool_bytes, blocks, tools, images, documents, audio, _ = size
-    tokens = REQUEST_OVERHEAD + blocks * provider.tokens_per_message
-    tokens += ceil(text_bytes * provider.tokens_per_byte)
-    if tools:
-        tokens += provider.tokens_for_tools + tools * TOOL_OVERHEAD
-        tokens += ceil(tool_bytes * max(provider.tokens_per_byte, TOOL_EXPANSION))
+    tokens = REQUEST_OVERHEAD + size.blocks * provider.tokens_per_message
+    tokens += ceil(size.text_bytes * provider.tokens_per_byte)
+    if size.tools:
+        tokens += provider.tokens_for_tools + size.tools * TOOL_OVERHEAD
+        tokens += ceil(size.tool_bytes * max(provider.tokens_per_byte, TOOL_EXPANSION))
     if params := request.params:
         tokens += int(params.get("provider_tools", 0)) * PROVIDER_TOOL_TOKENS
         tokens += _CITATIONS if params.get("citations") else 0
-    if images or documents or audio:
+    if size.images or size.documents or size.audio:
         media = _media(size, limits)
         return None if media is None else tokens + media
     return tokens

@@ -14,6 +14,8 @@ from functools import cached_property
 from typing import Any
 from weakref import WeakSet
 
+from msgspec import structs
+
 from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.limits import ModelLimits, find_limits
@@ -54,7 +56,8 @@ class Catalogue:
         self._below: Overlay | None = None
         self._above: WeakSet[Catalogue] = WeakSet()
         self._update = update_prices
-        self._priced: dict[tuple[str, str], PricedModel] = {}
+        self.table: dict[tuple[str, str], PricedModel] = {}
+        """The layers of the models that were asked for; where other prices come in force, another table."""
         self.laid: Mapping[str, Any] = EMPTY
         """What ``with_prices`` laid over the catalogue that this one was made of."""
 
@@ -107,7 +110,7 @@ class Catalogue:
             )
             self._own = own
             # After the prices: whoever fills the new table has read them, and the old one is nobody's any more.
-            self._priced = {}
+            self.table = {}
             vars(self).pop("version", None)
             for scoped in tuple(self._above):
                 scoped._stand_on(own)  # noqa: SLF001 - one of this class
@@ -222,7 +225,7 @@ class Catalogue:
             listing = self.priced(provider, model).listing
         except PriceNotFoundError:
             return found
-        return found if listing is None else found._replace(context_window=listing.context_window)
+        return found if listing is None else structs.replace(found, context_window=listing.context_window)
 
     def models(self, provider: str) -> tuple[str, ...]:
         """Return every model with a price, sorted."""
@@ -232,7 +235,7 @@ class Catalogue:
         return tuple(sorted(own.union(listed)))
 
     def _price_model(self, provider: str, model: str) -> PricedModel:
-        ref, table = model.lower().removeprefix(f"{provider}/"), self._priced
+        ref, table = model.lower().removeprefix(f"{provider}/"), self.table
         try:
             platform = find_platform(provider)
             priced = self._listed(provider, ref) if platform is None else self._hosted(platform, ref)
@@ -298,7 +301,7 @@ class Catalogue:
 
     def priced(self, provider: str, model: str) -> PricedModel:
         """The price layers of a model. Raises ``PriceNotFoundError``."""
-        return self._priced.get((provider, model)) or self._price_model(provider, model)
+        return self.table.get((provider, model)) or self._price_model(provider, model)
 
     def _family(self, provider: str, ref: str) -> tuple[str, ...]:
         """Every name with a price of the family of a snapshot: the undated one first, then the latest."""

@@ -134,7 +134,7 @@ class Rates:
         return parts
 
     def max_picousd(
-        self, input_tokens: int, *, writes: tuple[str, ...] = (), audio: bool = False, audio_output: bool = False
+        self, input_tokens: int, writes: tuple[str, ...] = (), *, audio: bool = False, audio_output: bool = False
     ) -> tuple[int, int]:
         """Return the highest prices of one input and one output token in a request of at most ``input_tokens``.
 

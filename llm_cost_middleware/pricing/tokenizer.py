@@ -11,13 +11,15 @@ import hashlib
 import os
 from binascii import a2b_base64
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec import Struct
 
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.pricing.bound import (
@@ -108,7 +110,7 @@ class TokenCounter:
         keep: Texts to remember, at most; the least recently used go first.
     """
 
-    _lock = ForkSafeLock()
+    _lock, _loading = ForkSafeLock(), ForkSafeLock()
 
     def __init__(self, keep: int = 8_192) -> None:
         self._keep = keep
@@ -154,6 +156,13 @@ class TokenCounter:
                     if len(self._known) > self._keep:
                         self._known.popitem(last=False)
         return total
+
+    def load_and_count(self, request: CallRequest, encoding: str) -> int | None:
+        """Count a request whose vocabulary may not be loaded yet; ``None`` as for ``count_tokens``."""
+        with self._loading:  # a vocabulary takes a second and a hundred megabytes: once, however many threads ask
+            warm_up(encoding)
+        begun = self.begin(request, encoding)
+        return None if begun is None else self.finish(begun)
 
     def close(self, request: CallRequest, encoding: str, exact: int) -> int | None:
         """Count a request as OpenAI's bills show it: no bound, but close; ``None`` as for ``count_tokens``.
@@ -205,13 +214,22 @@ class PartialCount(NamedTuple):
     """Characters of those texts."""
 
 
-class ExactCount(NamedTuple):
+class ExactCount(Struct, frozen=True):
     """A count that can be made offline."""
 
     encoding: str
-    make: Callable[[], int | None]
     cheap: bool
     """It takes about a millisecond at most."""
+    counter: TokenCounter
+    request: CallRequest
+    begun: PartialCount | None = None
+    """What is known of it; ``None``: nothing was looked up, or, of a cheap one, it cannot be counted."""
+
+    def make(self) -> int | None:
+        """Count; ``None`` where that cannot be done."""
+        if self.begun is not None:
+            return self.counter.finish(self.begun)
+        return None if self.cheap else self.counter.load_and_count(self.request, self.encoding)
 
 
 def _digest(encoding: str, text: str) -> bytes:

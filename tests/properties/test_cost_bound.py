@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from llm_cost_middleware.pricing.bound import bound
 from llm_cost_middleware.pricing.catalogue import Catalogue
@@ -32,7 +33,7 @@ def _bound(provider, body):
     rules = get_provider(provider)
     request = rules.read_request(body, "messages" if provider == "anthropic" else "chat.completions")
     rates = CATALOGUE.upper_bound_rates(provider, request.model)
-    limits = CATALOGUE.limits(provider, request.model)._replace(context_window=None)
+    limits = structs.replace(CATALOGUE.limits(provider, request.model), context_window=None)
     return request, bound(request, rules, rates, max_tokens=10, limits=limits)
 
 

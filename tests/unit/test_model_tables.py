@@ -71,7 +71,7 @@ def test_every_row_of_limits_is_typed_dated_and_sourced(provider):
         assert row["source"]
         keys = set(row) - {"names", "source", "checked"}
         assert keys
-        assert keys <= set(ModelLimits._fields)
+        assert keys <= set(ModelLimits.__struct_fields__)
         assert all(type(row[key]) is (str if key == "encoding" else int) for key in keys)
     names = [(name, key) for row in rows for name in row["names"] for key in row]
     repeated = {pair for pair in names if names.count(pair) > 1 and pair[1] not in {"names", "source", "checked"}}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import PriceNotFoundError
@@ -23,7 +25,7 @@ _PRICED_BY = frozenset({"service_tier", "speed", "inference_geo", "batch"})
 _KEPT = 1_024  # models; callers may name any
 
 
-class HeldTerms(NamedTuple):
+class HeldTerms(Struct, frozen=True, gc=False):
     """The rates and limits that one attempt is quoted by."""
 
     rates: Rates
@@ -34,10 +36,11 @@ class HeldTerms(NamedTuple):
     limits: ModelLimits
 
 
-class _Known(NamedTuple):
+class _Known(Struct, frozen=True, gc=False):
     """Terms, and what they hold for."""
 
-    priced: PricedModel
+    prices: Mapping[tuple[str, str], PricedModel]
+    """The catalogue's table: another one stands for other prices."""
     since: float
     until: float
     tiers: ServedTiers
@@ -113,26 +116,30 @@ class HeldRates:
         Raises:
             PriceNotFoundError: The model has no price, and none may be estimated.
         """
-        now, catalogue = self._clock.now(), request.prices or self._catalogue
+        now, tiers, key = self._clock.now(), self._tiers, (target, lane)
+        prices = (request.prices or self._catalogue).table
         if request.params and not _PRICED_BY.isdisjoint(request.params):
             return self._look_up(target, request, lane, now)
+        known = self._known.get(key)
+        if (
+            known is not None
+            and known.prices is prices
+            and known.since <= now < known.until
+            and known.tiers is tiers
+            and known.version == tiers.version
+        ):
+            return known.terms
         try:
-            priced = catalogue.priced(*target)
+            priced = (request.prices or self._catalogue).priced(*target)
         except PriceNotFoundError:
             return self._look_up(target, request, lane, now)
-        key = target, lane
-        known = self._known.get(key)
-        if known is not None:
-            of, since, until, tiers, version, terms = known
-            if of is priced and since <= now < until and tiers is self._tiers and version == tiers.version:
-                return terms
-        tiers, version = self._tiers, self._tiers.version
+        version = tiers.version
         terms = self._look_up(target, request, lane, now)
         since = max((moment for moment in priced.breaks if moment <= now), default=-inf)
         until = min((moment for moment in priced.breaks if moment > now), default=inf)
         if len(self._known) >= _KEPT:
             self._known.clear()
-        self._known[key] = _Known(priced, since, until, tiers, version, terms)
+        self._known[key] = _Known(prices, since, until, tiers, version, terms)
         return terms
 
     def _look_up(self, target: ModelRef, request: CallRequest, lane: str, now: float) -> HeldTerms:

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
 from typing import Any
 
 from llm_cost_middleware.capabilities.fitting import fit_eligible
-from llm_cost_middleware.capabilities.thinking import changes_for_cap, least_cap
+from llm_cost_middleware.capabilities.thinking import LEAST_ANSWER, changes_for_cap, least_cap
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import BudgetExceededError, NoEligibleModelError, PriceNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.caps import OutputCaps
 from llm_cost_middleware.lifecycle.stages.held_rates import HeldRates
 from llm_cost_middleware.lifecycle.state import Posting, Quote, ReservedAttempt, RoutedCall, Settings
+from llm_cost_middleware.limits import find_limits
 from llm_cost_middleware.metering import PricedCall, max_cost_of_interrupted, price_answer, price_usage
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd, floor_nanousd
 from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.platform import PLATFORMS, is_inside, served_model, why_outside
-from llm_cost_middleware.pricing.bound import Bound, bound, measure
+from llm_cost_middleware.pricing.bound import bound, measure
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.token_calibration import CountChecks, Coverage, TokenCalibration
-from llm_cost_middleware.pricing.tokenizer import ExactCount, TokenCounter, is_countable, is_loaded, warm_up
+from llm_cost_middleware.pricing.tokenizer import ExactCount, TokenCounter, is_countable, is_loaded
 from llm_cost_middleware.prompt_cache.plan import CachePlan
 from llm_cost_middleware.providers import get_provider, provider_of
 from llm_cost_middleware.request import MARKED_BY_HOST, OF_SEVERAL_MODELS, CallRequest, ModelRef
@@ -42,7 +42,7 @@ CLOSE_COUNT = "what is added to the counted texts is taken from past bills, with
 class PriceStage:
     """Quotes attempts and prices answers. Safe to share between threads."""
 
-    _lock, _loading = ForkSafeLock(), ForkSafeLock()
+    _lock = ForkSafeLock()
 
     def __init__(
         self, settings: Settings, catalogue: Catalogue, candidates: Callable[..., tuple[Candidate, ...]], clock: Clock
@@ -86,31 +86,34 @@ class PriceStage:
         if settings.regions and not settings.observe:
             _check_regions((target, *request.alternatives), settings.regions)  # the host may send it to any of them
         changes, arm, target = fit_eligible(request, target).changes, target, target.plain
-        rates, doubt, sent_tier, limits = self._held.terms(target, request, lane := call.lane_at(target))
-        own, encoding, most_output = request.max_tokens, limits.encoding, limits.max_output
+        lane = call.lane_at(target) if call.flex_at else ""
+        terms = self._held.terms(target, request, lane)
+        limits, own, written = terms.limits, request.max_tokens, request.settings or changes
+        encoding, most_output = limits.encoding, limits.max_output
         asked = own if cap is None else cap
         injected = own is None or cap is not None
         # A cap of the caller stays as it is: where it is too high, the provider says so in its own words.
         max_tokens, learned = self.caps.default(call, arm, limits, changes) if asked is None else (asked, False)
         # a gateway is sent no cap of ours; Claude's API takes no request without one
-        unsent = asked is None and ((request.is_bare(target) and request.endpoint != "messages") or request.has_odd_cap)
+        unsent = asked is None and (
+            (bool(written) and request.has_odd_cap)
+            or ((request.bare or bool(request.gateways)) and request.is_bare(target) and request.endpoint != "messages")
+        )
         if unsent:
             max_tokens, learned = most_output or max_tokens, False
         if injected and most_output is not None and most_output < max_tokens:
             max_tokens = most_output
-        if injected and (request.settings or changes):
+        if injected and written:
             lowered = changes_for_cap(request, target, max_tokens, changes)
             changes = changes if lowered is None else lowered
-        input_tokens, counted, note = self._input(call, target, encoding, token_counts, is_doubtful=bool(doubt))
+        input_tokens, counted, note = None, False, ""
+        if token_counts or settings.calibrated:
+            input_tokens, counted, note = self._input(call, target, encoding, token_counts, doubtful=bool(terms.doubt))
         most = bound(
-            request, get_provider(target.provider), rates,
+            request, get_provider(target.provider), terms.rates,
             max_tokens=max_tokens, limits=limits, server_tool_allowance=settings.server_tool_allowance,
-            input_tokens=input_tokens, doubt=note,
-            planned=_planned(request, plan),
+            input_tokens=input_tokens, doubt=note, planned=_planned(request, plan), rates_doubt=terms.doubt,
         )  # fmt: skip
-        if doubt:
-            amount, size, cap_of, _, notes, fixed, output = most
-            most = made(Bound, (amount, size, cap_of, False, (*notes, doubt), fixed, output))
         ceiling, held = request.context.max_cost_nanousd, most.amount_nanousd
         refusal = None
         if ceiling is not None and held > ceiling:
@@ -118,22 +121,22 @@ class PriceStage:
             refusal = BudgetExceededError(*amounts, scope="call", requested=held.usd)
             refusal.shown_in(self._catalogue.currency)
         return made(Quote, (
-            arm, held, max_tokens, injected, most, rates, encoding, refusal, request.prices,
-            changes, plan, counted, sent_tier,
-            least_cap(request, target, changes), unsent, lane, learned,
+            arm, held, max_tokens, injected, most, terms.rates, encoding, refusal, request.prices,
+            changes, plan, counted, terms.sent_tier,
+            least_cap(request, target, changes) if written else LEAST_ANSWER, unsent, lane, learned,
         ))  # fmt: skip
 
     def _input(
         self, call: RoutedCall, target: ModelRef, encoding: str | None, token_counts: Mapping[str, int | None],
-        *, is_doubtful: bool,
+        *, doubtful: bool,
     ) -> tuple[int | None, bool, str]:  # fmt: skip
         """The input tokens to hold, whether they were counted, and why they guarantee nothing (or "").
 
-        With ``is_doubtful`` the hold guarantees nothing anyway, so its count need not allow for everything.
+        With ``doubtful`` the hold guarantees nothing anyway, so its count need not allow for everything.
         """
         close = token_counts.get(str(target))
         exact = token_counts.get(encoding) if encoding is not None else None
-        if close is None and exact is not None and is_doubtful:
+        if close is None and exact is not None and doubtful:
             close = self.close_count(call, target, token_counts)
         most = None if exact is None else self._checks.scaled(target, exact)
         if close is not None:
@@ -153,31 +156,23 @@ class PriceStage:
         self, call: RoutedCall, target: ModelRef, token_counts: Mapping[str, int | None]
     ) -> ExactCount | None:
         """How the input can be counted exactly, where that is possible offline and was not done yet."""
-        encoding, request = self._catalogue.limits(*target).encoding, call.request
+        encoding, request = find_limits(target.provider, target.model).encoding, call.request
         if encoding is None or encoding in token_counts or OF_SEVERAL_MODELS in request.params:
             return None
         # Most calls have money enough: without a vocabulary at hand, texts are looked up only when it is short.
         begun = self._counter.begin(request, encoding) if is_loaded(encoding) else None
         if begun is not None:
-            return ExactCount(encoding, partial(self._counter.finish, begun), begun.size <= _AT_ONCE)
-        if not is_countable(request):
-            return ExactCount(encoding, lambda: None, cheap=True)
-        return made(ExactCount, (encoding, partial(self._load_and_count, request, encoding), False))
+            return ExactCount(encoding, begun.size <= _AT_ONCE, self._counter, request, begun)
+        return ExactCount(encoding, not is_countable(request), self._counter, request)
 
     def close_count(self, call: RoutedCall, target: ModelRef, token_counts: Mapping[str, int | None]) -> int | None:
         """The input tokens as bills show them, below the count that allows for everything; ``None`` where it is not."""
-        encoding = self._catalogue.limits(target.provider, target.model).encoding
+        encoding = find_limits(target.provider, target.model).encoding
         exact = token_counts.get(encoding) if encoding is not None else None
         if encoding is None or exact is None or str(target.plain) in token_counts:
             return None
         close = self._counter.close(call.request, encoding, exact)
         return None if close is None else min(close, exact)
-
-    def _load_and_count(self, request: CallRequest, encoding: str) -> int | None:
-        with self._loading:  # a vocabulary takes a second and a hundred megabytes: once, however many threads ask
-            warm_up(encoding)
-        begun = self._counter.begin(request, encoding)
-        return None if begun is None else self._counter.finish(begun)
 
     def cap_to(
         self,

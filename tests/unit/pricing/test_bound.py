@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
+from msgspec import structs
 
 from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.money import NanoUSD
@@ -194,14 +195,14 @@ def test_the_affordable_cap_is_the_largest_that_fits(most, room):
 def test_what_a_host_knows_of_a_part_bounds_it_and_what_it_does_not_know_takes_the_window(catalogue, part, tokens):
     request = CallRequest("openai", "gpt-4o-audio-preview", (Message("user", (part,)),), endpoint="chat.completions")
     rates = catalogue.upper_bound_rates("openai", request.model)
-    limits = catalogue.limits("openai", request.model)._replace(image_tokens=3_779)
+    limits = structs.replace(catalogue.limits("openai", request.model), image_tokens=3_779)
     found = bound(request, get_provider("openai"), rates, max_tokens=9, limits=limits)
     assert found.input_tokens == (128_000 if tokens is None else 64 + 8 + tokens)
 
 
 def test_a_picture_of_a_model_whose_limit_is_unknown_takes_the_window(catalogue):
     request = CallRequest("openai", "gpt-5", (Message("user", (Part("image"),)),), endpoint="chat.completions")
-    limits = catalogue.limits("openai", "gpt-5")._replace(image_tokens=None)
+    limits = structs.replace(catalogue.limits("openai", "gpt-5"), image_tokens=None)
     found = bound(
         request, get_provider("openai"), catalogue.upper_bound_rates("openai", "gpt-5"), max_tokens=9, limits=limits
     )
