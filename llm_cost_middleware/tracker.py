@@ -9,6 +9,8 @@ from decimal import Decimal
 from functools import reduce
 from typing import Any, Literal, NamedTuple, cast
 
+from msgspec import Struct
+
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.money import USD, NanoUSD, add_usd, ceil_nanousd, parse_usd
@@ -16,7 +18,7 @@ from llm_cost_middleware.natural_values import read_whole
 from llm_cost_middleware.periods import read_moment
 from llm_cost_middleware.usage import TokenUsage
 
-Status = Literal["exact", "estimated", "unconfirmed", "unknown"]
+Status = Literal["exact", "estimated", "unconfirmed", "unpriced", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class CostRecord:
         return ceil_nanousd(self.cost_usd)
 
 
-class Booked(NamedTuple):
+class Booked(Struct, frozen=True, gc=False):
     """What the pipeline knows of one billed attempt. Most are never read: ``record`` makes the record of it."""
 
     target: tuple[str, str]
@@ -115,10 +117,14 @@ class Booked(NamedTuple):
 
     def record(self) -> CostRecord:
         """The record."""
-        (provider, model), amount, usage, at, status, call_id, attempt, tier, requested, *rest = self
-        tokens = (usage.input_tokens, usage.output_tokens) if usage is not None else (0, 0)
-        known = usage, at, status, provider, call_id, attempt, tier, requested
-        return CostRecord.of_checked(model, *tokens, amount.usd, *known, *rest)  # in the order of its fields
+        provider, model = self.target
+        tokens = (self.usage.input_tokens, self.usage.output_tokens) if self.usage is not None else (0, 0)
+        known = self.usage, self.at, self.status, provider, self.call_id, self.attempt, self.tier, self.requested_model
+        rest = (
+            self.response_id, self.price_version, self.max_tokens_injected, self.reserved_nanousd,
+            self.cache_saving_nanousd, self.expected_cache_saving_nanousd, self.scopes, self.service_tier,
+        )  # fmt: skip
+        return CostRecord.of_checked(model, *tokens, self.amount.usd, *known, *rest)  # in the order of its fields
 
 
 _Draft: Any = make_dataclass("_Draft", [field.name for field in fields(CostRecord)], slots=True)

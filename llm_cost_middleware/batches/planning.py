@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from llm_cost_middleware.batches.apis import APIS
 from llm_cost_middleware.batches.caching import prefix_of, shared_plan
 from llm_cost_middleware.batches.limits import LIMITS, split
@@ -139,8 +141,8 @@ def _quote(
             division.errors[place] = error
             continue
         output = flow.stages.route.expected_output(call, flow.stages.decisions.usual_outputs)
-        standard = call._replace(request=call.request._replace(params={**call.request.params, "batch": False}))
-        dearer = quote._replace(amount_nanousd=type(quote.amount_nanousd)(2 * quote.amount_nanousd))
+        standard = replace(call, request=call.request._replace(params={**call.request.params, "batch": False}))
+        dearer = replace(quote, amount_nanousd=type(quote.amount_nanousd)(2 * quote.amount_nanousd))
         saving += price.expected(standard, dearer, output) - price.expected(call, quote, output)
         planned.append(Planned(place, call, quote, body))
     if not planned:

@@ -14,6 +14,8 @@ from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
+from msgspec import Struct
+
 from llm_cost_middleware.budget.carry_over import CarryOverLike, carry_cap, read_carry_over
 from llm_cost_middleware.errors import ConfigurationError, InvalidAmountError, InvalidScopeError, UnknownKeyError
 from llm_cost_middleware.money import USD, ZERO, NanoUSD, ceil_nanousd, floor_nanousd, multiply_usd, parse_usd
@@ -288,7 +290,7 @@ def _shares(value: object) -> tuple[tuple[str, Decimal], ...]:
     return tuple(sorted(shares.items()))
 
 
-class Reservation(NamedTuple):
+class Reservation(Struct, frozen=True, gc=False):
     """Money held for a call (an authorization). ``created_at`` and ``expires_at`` are seconds since the Unix epoch."""
 
     id: str
@@ -327,7 +329,7 @@ class Reduction(NamedTuple):
         return self.released_nanousd.usd
 
 
-class Receipt(NamedTuple):
+class Receipt(Struct, frozen=True, gc=False):
     """Result of a resolution or a booking. The same settle again returns the first receipt, marked ``repeated``.
 
     ``overrun_nanousd`` is what was spent beyond the reservation; ``late``: the hold had expired before; ``warnings``

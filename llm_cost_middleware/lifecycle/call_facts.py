@@ -19,7 +19,6 @@ from llm_cost_middleware.metering.call_facts import (
     tools_of,
     tools_used,
 )
-from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.request import AnswerContent
 from llm_cost_middleware.routing.signals import REFUSED, TRUNCATED
 from llm_cost_middleware.usage import CUT_OFF, DECLINED, UsageReport
@@ -59,7 +58,7 @@ def facts_of(
         tools = tools_of(request) if request.tools else ()
         used, decision = tools_used(request, content) if tools else (), call.decision
         cap, chars = reserved.attempt.max_tokens or 0, decision.features.total_chars
-        return made(CallFacts, (decision.site, cap, flags, chars, tools, used, failure))
+        return CallFacts(decision.site, cap, flags, chars, tools, used, failure)
     except Exception as error:  # noqa: BLE001 - a booking is never lost for what is only told beside it
         _log.warning("what is told of a call beside its price was left out: %s", type(error).__qualname__)
         return NO_FACTS

@@ -11,6 +11,8 @@ import os
 from collections.abc import Iterable
 from itertools import chain
 
+from msgspec.structs import replace
+
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import BudgetExceededError, LedgerError, LedgerUnavailableError, ScopePausedError
@@ -295,7 +297,7 @@ class Clerk:
         for model in dict.fromkeys(item.model for item in priced.items):
             items = [item for item in priced.items if item.model == model]
             self._stages.record.keep(
-                posting._replace(amount_nanousd=NanoUSD(sum(item.cost_nanousd for item in items))),
+                replace(posting, amount_nanousd=NanoUSD(sum(item.cost_nanousd for item in items))),
                 ModelRef(provider, model), call_id=reservation_id, at=at, requested_model=model,
                 usage=sum((item.usage for item in items), NO_USAGE),
             )  # fmt: skip

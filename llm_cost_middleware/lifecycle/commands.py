@@ -8,6 +8,8 @@ from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from msgspec import Struct
+
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import Attempt, CallStream, InputCounter, ModelRef
 
@@ -33,7 +35,7 @@ class OpenedStream(NamedTuple):
         return chain(self.first, self.rest)
 
 
-class Send(NamedTuple):
+class Send(Struct, frozen=True, gc=False):
     """Send one attempt and wait for the answer (a ``CallResult``), or for a stream's first chunk (``OpenedStream``)."""
 
     attempt: Attempt
@@ -94,7 +96,7 @@ class HandOffStream(NamedTuple):
 
 
 class LedgerCommand:
-    """A verb of the ledger with its arguments. Those that every call makes are tuples, the others are not frozen.
+    """A verb of the ledger with its arguments. Those that every call makes are frozen, the others are not.
 
     A command that has begun to move money is finished even when the caller is cancelled meanwhile; the cancellation is
     delivered afterwards.
@@ -107,42 +109,32 @@ class LedgerCommand:
         raise NotImplementedError
 
 
-class _Reserve(NamedTuple):
+class Reserve(Struct, LedgerCommand, frozen=True, gc=False):
+    """Set money aside. Raises ``BudgetExceededError``."""
+
     reservation_id: str
     amount: NanoUSD
     scopes: tuple[str, ...]
     ttl: float
     memo: Any
 
-
-class Reserve(_Reserve, LedgerCommand):
-    """Set money aside. Raises ``BudgetExceededError``."""
-
-    __slots__ = ()
-
     def apply(self, ledger: Ledger | AsyncLedger) -> object:
         """``reserve``."""
-        id_, amount, scopes, ttl, memo = self
-        return ledger.reserve(amount, scopes, id=id_, ttl=ttl, memo=memo)
+        return ledger.reserve(self.amount, self.scopes, id=self.reservation_id, ttl=self.ttl, memo=self.memo)
 
 
-class _Settle(NamedTuple):
+class Settle(Struct, LedgerCommand, frozen=True, gc=False):
+    """Book the cost of an attempt."""
+
     reservation_id: str
     amount: NanoUSD
     status: SettlementStatus
     memo: Any
     notes: Notes | None
 
-
-class Settle(_Settle, LedgerCommand):
-    """Book the cost of an attempt."""
-
-    __slots__ = ()
-
     def apply(self, ledger: Ledger | AsyncLedger) -> object:
         """``settle``."""
-        id_, amount, status, memo, notes = self
-        return ledger.settle(id_, amount, memo=memo, status=status, notes=notes)
+        return ledger.settle(self.reservation_id, self.amount, memo=self.memo, status=self.status, notes=self.notes)
 
 
 @dataclass(slots=True)

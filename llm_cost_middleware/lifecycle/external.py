@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from msgspec.structs import replace
+
 from llm_cost_middleware.lifecycle.drivers import Flow, Runtime, adrive, drive
 from llm_cost_middleware.lifecycle.flow import CallFlow
 from llm_cost_middleware.lifecycle.runtimes import RuntimePool
@@ -53,7 +55,8 @@ async def aauthorize(
 
 def _start(flow: CallFlow, request: CallRequest, counter: InputCounter | None, *, takes_cap: bool) -> Flow:
     pinned = request._replace(model_pinned=True, context=request.context._replace(forced_model=None))
-    call = flow.route(flow.attributed(pinned), None, sent_externally=True)._replace(takes_cap=takes_cap)
+    routed = flow.route(flow.attributed(pinned), None, sent_externally=True)
+    call = replace(routed, takes_cap=takes_cap)
     flow.stages.route.keep_for_one_run(call)
     return flow.start(pinned, prepared=call, counter=counter)
 

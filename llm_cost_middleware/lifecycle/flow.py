@@ -17,6 +17,8 @@ from random import Random
 from types import MappingProxyType
 from typing import Any
 
+from msgspec.structs import replace
+
 from llm_cost_middleware.budget.rules import Headroom
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import LLMCostError, PriceNotFoundError
@@ -249,7 +251,7 @@ class CallFlow:
                 raise
             cause = None  # the traceback of an error holds this frame: no cycle of references
             try:
-                answer = yield made(Send, (reserved.attempt,))
+                answer = yield Send(reserved.attempt)
             except BaseException as error:
                 reserved = self._holds.closed(reserved)
                 following, retry_tokens = yield from self._settling.after_failure(
@@ -274,7 +276,7 @@ class CallFlow:
                 signals, stands = self._signals(call, report, answer), not (again or self._reviews(call, accept))
                 yield from self._settling.post(call, report, reserved, posting, signals, stands=stands)
                 retry_tokens = 0  # given back: an answer that a check rejects is followed by no retry
-                call, cut = (call._replace(full_cap=True), [answer]) if again else (call, cut)
+                call, cut = (replace(call, full_cap=True), [answer]) if again else (call, cut)
                 verdict: CallResult | ModelRef = reserved.arm if again else answer
                 verdict = verdict if again or stands else self._review(call, report, reserved, answer, results, accept)
                 # Not always the newest: where two cheap models agree, the first answer stands.

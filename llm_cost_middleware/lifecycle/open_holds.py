@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from weakref import WeakSet
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from llm_cost_middleware.budget.model import GLOBAL
 from llm_cost_middleware.event_loops import current_loop
 from llm_cost_middleware.fork import after_fork_in_child
@@ -20,16 +23,17 @@ from llm_cost_middleware.usage import UsageReport
 _MOST = 10_000
 
 
-class OpenHold:
+class OpenHold(Struct, eq=False):
     """One hold by the bytes of its input, or by an estimate of them."""
 
-    is_final = wanted = False
     price: PriceStage
     call: RoutedCall
     counter: InputCounter | None
     reserved: ReservedAttempt
     quote: Quote
     loop: object | None
+    is_final: bool = False
+    wanted: bool = False
 
     @property
     def id(self) -> str:
@@ -55,8 +59,8 @@ class OpenHold:
         quote = self.quote
         if not quote.bound.guaranteed or self.call.request.server_tools or not reading.usage.input_tokens:
             return None
-        most = self.price.interrupted_posting(self.reserved._replace(quote=quote), reading).amount_nanousd
-        return self.reduced(quote._replace(amount_nanousd=NanoUSD(most))) if most < quote.amount_nanousd else None
+        most = self.price.interrupted_posting(replace(self.reserved, quote=quote), reading).amount_nanousd
+        return self.reduced(replace(quote, amount_nanousd=NanoUSD(most))) if most < quote.amount_nanousd else None
 
 
 class OpenHolds:
@@ -77,10 +81,7 @@ class OpenHolds:
         if self._notes and not reserved.quote.counted and reserved.reservation_id is not None:
             if len(self._held) >= _MOST:  # calls that were never ended, by whoever was to send them
                 self._held.pop(next(iter(self._held)), None)
-            hold = OpenHold()  # filled here: one is made in every call
-            hold.price, hold.call, hold.counter, hold.reserved = self._price, call, report.counter, reserved
-            hold.quote = reserved.quote
-            hold.loop = current_loop()
+            hold = OpenHold(self._price, call, report.counter, reserved, reserved.quote, current_loop())
             self._held[reserved.reservation_id] = hold
 
     def of(self, reserved: ReservedAttempt) -> OpenHold | None:
@@ -92,7 +93,7 @@ class OpenHolds:
         if not self._held or reserved.reservation_id is None:
             return reserved
         hold = self._held.pop(reserved.reservation_id, None)
-        return reserved if hold is None or hold.quote is reserved.quote else reserved._replace(quote=hold.quote)
+        return reserved if hold is None or hold.quote is reserved.quote else replace(reserved, quote=hold.quote)
 
     def loose(self, scope: str) -> list[OpenHold]:
         """Those that hold money of a scope and were not reduced yet, the largest first."""

@@ -206,7 +206,7 @@ class Reserving:
         scopes = call.scopes_at(quote.target)
         memo = AttemptMemo.of(call.id, number, quote.target)
         try:
-            yield made(Reserve, (held, quote.amount_nanousd, scopes, self._hold_ttl_s(call, quote), memo))
+            yield Reserve(held, quote.amount_nanousd, scopes, self._hold_ttl_s(call, quote), memo)
         except LedgerUnavailableError as error:
             if stages.spool is not None and stages.spool.voids:  # it may be held all the same
                 entry = Unbooked("void", held, ZERO, "unconfirmed", scopes, b"")
@@ -262,7 +262,7 @@ class Reserving:
             call.id, number, plain, cap, cache_plan, timeout_s, request.choice_count, cut_after_s, changes,
             request.is_bare(plain), self._sent_fields(request, target, scopes) if self._sends else EMPTY,
         ))  # fmt: skip
-        reserved = made(ReservedAttempt, (reservation_id, attempt, quote, scopes, now, cache_plan))
+        reserved = ReservedAttempt(reservation_id, attempt, quote, scopes, now, cache_plan)
         if reservation_id is not None and call.events_enabled:
             stages.record.reserved(reserved, call.request.endpoint)
         return reserved

@@ -32,7 +32,6 @@ from llm_cost_middleware.lifecycle.stages.route import fallbacks_of
 from llm_cost_middleware.lifecycle.state import CallReport, Posting, ReservedAttempt, RoutedCall
 from llm_cost_middleware.metering import AttemptMemo
 from llm_cost_middleware.money import ZERO, NanoUSD
-from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.provider import Failure, FailureKind
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.retry.flex import as_flex
@@ -219,7 +218,7 @@ class Settling:
             stages.decisions.settling(call, report, arm, posting, tokens, stands=stands)
         notes = stages.notes(report) if stages.decisions.rides else None
         if held.reservation_id is not None and served is held:
-            verb = made(Settle, (held.reservation_id, posting.amount_nanousd, posting.status, memo, notes))
+            verb = Settle(held.reservation_id, posting.amount_nanousd, posting.status, memo, notes)
             receipt, interruption = yield from self._resolve_uninterruptibly(verb, served.scopes)
             stages.noted(report, notes)
         else:

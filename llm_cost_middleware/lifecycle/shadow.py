@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from llm_cost_middleware.errors import LLMCostError
 from llm_cost_middleware.lifecycle.commands import Send
 from llm_cost_middleware.lifecycle.reserving import Reserving, Steps
@@ -53,7 +55,7 @@ class Shadows:
         )
         # without candidates: nobody takes its place where money is short or it fails
         decision = call.decision._replace(target=target, candidates=())
-        shadow = call._replace(id=self._new_id(), request=request, decision=decision, target=target)
+        shadow = replace(call, id=self._new_id(), request=request, decision=decision, target=target)
         own = CallReport(report.counter)
         own.is_decided = True  # what the log says of it stands with the call that it belongs to
         try:

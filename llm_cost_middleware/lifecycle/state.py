@@ -12,6 +12,9 @@ from functools import lru_cache, update_wrapper
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from llm_cost_middleware.budget.backend import JournalEntry
 from llm_cost_middleware.budget.ledger import SettlementStatus
 from llm_cost_middleware.errors import BudgetExceededError
@@ -60,7 +63,7 @@ class Settings:
     """How long a call waits for money that calls in flight hold; 0: not at all."""
 
 
-class RoutedCall(NamedTuple):
+class RoutedCall(Struct, frozen=True):
     """A call and where it goes: written once by the route stage, read by every other, and handed to hosts."""
 
     id: str
@@ -109,7 +112,7 @@ class RoutedCall(NamedTuple):
             return reserved
         target = ModelRef(*reading.served_by)
         scopes = (*self.request.context.scopes, *scopes_of(target))
-        return reserved._replace(attempt=reserved.attempt._replace(target=target), scopes=scopes)
+        return replace(reserved, attempt=reserved.attempt._replace(target=target), scopes=scopes)
 
 
 @lru_cache(maxsize=256)
@@ -118,7 +121,7 @@ def scopes_of(target: ModelRef) -> tuple[str, ...]:
     return f"provider:{target.provider}", *(f"model:{name}" for name in names_of(*target))
 
 
-class Quote(NamedTuple):
+class Quote(Struct, frozen=True):
     """The most that one attempt at one target can cost, and the output cap that makes it so."""
 
     target: ModelRef
@@ -152,7 +155,7 @@ class Quote(NamedTuple):
     """The cap was learned from past answers of the site."""
 
 
-class ReservedAttempt(NamedTuple):
+class ReservedAttempt(Struct, frozen=True):
     """An attempt with its money set aside."""
 
     reservation_id: str | None
@@ -172,7 +175,7 @@ class ReservedAttempt(NamedTuple):
         return asked if asked.plain == self.attempt.target else self.attempt.target
 
 
-class Posting(NamedTuple):
+class Posting(Struct, frozen=True, gc=False):
     """The amount to book for an attempt, and the usage and the price that it rests on."""
 
     amount_nanousd: NanoUSD
@@ -229,7 +232,7 @@ for _name in (
     setattr(CallOutcome, _name, _of_its_records(_name))
 
 
-class CacheTrace(NamedTuple):
+class CacheTrace(Struct, frozen=True, gc=False):
     """An answered attempt whose cache use is worth a line in the journal."""
 
     target: ModelRef

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
+from msgspec.structs import replace
+
 from llm_cost_middleware.budget.model import Reduction
 from llm_cost_middleware.errors import BudgetExceededError, LedgerError
 from llm_cost_middleware.event_loops import current_loop
@@ -107,4 +109,4 @@ class Tightening:
         )
         if again.rates != before.rates or again.amount_nanousd >= before.amount_nanousd:
             return None
-        return before._replace(amount_nanousd=again.amount_nanousd, bound=again.bound, counted=again.counted)
+        return replace(before, amount_nanousd=again.amount_nanousd, bound=again.bound, counted=again.counted)

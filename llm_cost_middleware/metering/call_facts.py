@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from hashlib import sha256
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from llm_cost_middleware.request import AnswerContent, CallRequest
 
@@ -17,7 +19,7 @@ _MOST_TOOLS = 128
 _quote = json.encoder.encode_basestring_ascii
 
 
-class CallFacts(NamedTuple):
+class CallFacts(Struct, frozen=True, gc=False):
     """Facts of one attempt."""
 
     site: str = ""
@@ -43,13 +45,12 @@ NO_FACTS = CallFacts()
 
 def facts_text(facts: CallFacts) -> str:
     """The facts as the memo has them: JSON, without a text of anybody's."""
-    site, cap, flags, chars, tools, used, failure = facts
     listed = "[],[]"
-    if tools or used:
-        called = ",".join([f'"{mark}"' for mark in used])
-        listed = f"{_tools_text(tools)},[{called}]"
-    ended = f",{_quote(failure)}" if failure else ""
-    return f"[{_quote(site)},{cap},{flags},{chars},{listed}{ended}]"
+    if facts.tools or facts.used:
+        called = ",".join([f'"{mark}"' for mark in facts.used])
+        listed = f"{_tools_text(facts.tools)},[{called}]"
+    ended = f",{_quote(facts.failure)}" if facts.failure else ""
+    return f"[{_quote(facts.site)},{facts.cap},{facts.flags},{facts.chars},{listed}{ended}]"
 
 
 @lru_cache(maxsize=512)

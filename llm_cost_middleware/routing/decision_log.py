@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from typing import NamedTuple, Protocol, runtime_checkable
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.decision import EvaluatedCandidate, RoutingDecision, read_ref
 from llm_cost_middleware.routing.signals import SIGNAL_SCORES
@@ -75,7 +77,7 @@ class Outcome(NamedTuple):
     at: float
 
 
-class Settlement(NamedTuple):
+class Settlement(Struct, frozen=True, gc=False):
     """Final cost and answering model of a call, over all its attempts."""
 
     call_id: str
@@ -85,7 +87,7 @@ class Settlement(NamedTuple):
     at: float
 
 
-class LoggedCall(NamedTuple):
+class LoggedCall(Struct, frozen=True):
     """A decision, joined with the outcomes and the settlement of its call."""
 
     decision: RoutingDecision
@@ -122,7 +124,7 @@ class LoggedCall(NamedTuple):
     @property
     def feedback(self) -> float | None:
         """As ``quality``, of the application's own outcomes only."""
-        own = self._replace(outcomes=tuple(outcome for outcome in self.outcomes if outcome.name not in SIGNAL_SCORES))
+        own = replace(self, outcomes=tuple(outcome for outcome in self.outcomes if outcome.name not in SIGNAL_SCORES))
         return own.quality
 
     @property
@@ -240,11 +242,11 @@ class DecisionLog:
                 self._appended.popitem(last=False)
             self._journal.append("decision", decision.call_id, decision.at, decision.to_json().encode())
             if settlement is not None:
-                self.settled(*settlement)
+                self.settled(settlement)
             return
         known = self._calls.get(decision.call_id)
         outcomes, before = (known.outcomes, known.settlement) if known else ((), None)
-        self._calls[decision.call_id] = made(LoggedCall, (decision, outcomes, settlement or before))
+        self._calls[decision.call_id] = LoggedCall(decision, outcomes, settlement or before)
         if len(self._calls) > self._keep:
             self._calls.popitem(last=False)
 
@@ -280,21 +282,19 @@ class DecisionLog:
             self._journal.append("outcome", call_id, at, json.dumps({"name": name, "score": entry.score}).encode())
         elif call_id in self._calls:
             logged = self._calls[call_id]
-            self._calls[call_id] = logged._replace(outcomes=(*logged.outcomes, entry))
+            self._calls[call_id] = replace(logged, outcomes=(*logged.outcomes, entry))
 
-    def settled(
-        self, call_id: str, target: ModelRef, cost_nanousd: NanoUSD, output_tokens: int | None, at: float
-    ) -> None:
+    def settled(self, end: Settlement) -> None:
         """Log the final cost of a call over all its attempts, and the model that answered."""
-        entry = Settlement(call_id, target, cost_nanousd, output_tokens, at)
         if self._journal is not None:
-            data = {"target": list(target), "cost_nanousd": int(cost_nanousd), "output_tokens": output_tokens}
+            target = end.target
+            data = {"target": list(target), "cost_nanousd": int(end.cost_nanousd), "output_tokens": end.output_tokens}
             if target.parameters:
                 data["arm"] = dict(target.parameters)
-            self._journal.append("settlement", call_id, at, json.dumps(data).encode())
-        elif call_id in self._calls:
-            logged = self._calls[call_id]
-            self._calls[call_id] = LoggedCall(logged.decision, logged.outcomes, entry)
+            self._journal.append("settlement", end.call_id, end.at, json.dumps(data).encode())
+        elif end.call_id in self._calls:
+            logged = self._calls[end.call_id]
+            self._calls[end.call_id] = LoggedCall(logged.decision, logged.outcomes, end)
 
     def read(self, since: float | None = None) -> Iterator[LoggedCall]:
         """Yield every decision in the order it was made, joined with the outcomes and settlement of its call.

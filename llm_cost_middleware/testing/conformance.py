@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from msgspec.structs import replace
 
 from llm_cost_middleware.budget.backend import Backend, SupportsJournal
 from llm_cost_middleware.budget.model import MAX_NANOUSD, Budget, Row, Verb
@@ -142,7 +143,7 @@ class LedgerBackendTests(BudgetTests, ReductionTests, SharedStateTests, SliceTes
         self.reserve(backend, "a", 10)
         first = backend.resolve("settle", "a", 4, status="estimated")
         clock.advance(5)
-        assert backend.resolve("settle", "a", 4, status="estimated") == first._replace(repeated=True)
+        assert backend.resolve("settle", "a", 4, status="estimated") == replace(first, repeated=True)
         assert self.sums(backend, "global") == (4, 0)
         with pytest.raises(ReservationConflictError):
             backend.resolve("settle", "a", 5, status="exact")
@@ -159,7 +160,7 @@ class LedgerBackendTests(BudgetTests, ReductionTests, SharedStateTests, SliceTes
     def test_a_void_gives_everything_back_once(self, backend: Backend) -> None:
         self.reserve(backend, "a", 8)
         first = backend.resolve("void", "a", 0, status="void")
-        assert backend.resolve("void", "a", 0, status="void") == first._replace(repeated=True)
+        assert backend.resolve("void", "a", 0, status="void") == replace(first, repeated=True)
         assert self.sums(backend, "global") == (0, 0)
         with pytest.raises(ReservationConflictError):
             backend.resolve("settle", "a", 3, status="exact")
@@ -184,8 +185,8 @@ class LedgerBackendTests(BudgetTests, ReductionTests, SharedStateTests, SliceTes
             backend.resolve("reconcile", "a", 3, status="exact")
         settled = backend.resolve("settle", "a", 8, status="unconfirmed")
         corrected = backend.resolve("reconcile", "a", 3, status="exact")
-        assert backend.resolve("reconcile", "a", 3, status="exact") == corrected._replace(repeated=True)
-        assert backend.resolve("settle", "a", 8, status="unconfirmed") == settled._replace(repeated=True)
+        assert backend.resolve("reconcile", "a", 3, status="exact") == replace(corrected, repeated=True)
+        assert backend.resolve("settle", "a", 8, status="unconfirmed") == replace(settled, repeated=True)
         assert self.sums(backend, "global") == (3, 0)
         kinds = [(row.kind, row.amount_nanousd, row.status) for row in self.raw_rows(backend)]
         assert kinds == [("reserve", 8, "reserved"), ("settle", 8, "unconfirmed"), ("reconcile", 3, "exact")]
@@ -200,7 +201,7 @@ class LedgerBackendTests(BudgetTests, ReductionTests, SharedStateTests, SliceTes
         backend.set_budget(Budget("global", NanoUSD(10)))
         first = backend.resolve("book", "a", 25, scopes=USER_A, status="exact")
         assert (first.amount_nanousd, first.overrun_nanousd, first.late) == (25, 0, False)
-        assert backend.resolve("book", "a", 25, scopes=USER_A, status="exact") == first._replace(repeated=True)
+        assert backend.resolve("book", "a", 25, scopes=USER_A, status="exact") == replace(first, repeated=True)
         assert self.sums(backend, "user:a") == (25, 0)
         with pytest.raises(ReservationConflictError):
             backend.resolve("book", "a", 26, scopes=USER_A, status="exact")
@@ -222,7 +223,7 @@ class LedgerBackendTests(BudgetTests, ReductionTests, SharedStateTests, SliceTes
                 opened.resolve(verb, id_, amount, scopes=GLOBAL, status="exact") for opened in (backend, backend, again)
             )
             assert not first.repeated
-            assert second == third == first._replace(repeated=True)
+            assert second == third == replace(first, repeated=True)
         again.close()
 
     # --- expiry ----------------------------------------------------------------------------------------------------
@@ -321,7 +322,7 @@ class LedgerBackendTests(BudgetTests, ReductionTests, SharedStateTests, SliceTes
         for number, amount in enumerate((79, 1, 5)):
             self.reserve(backend, f"a{number}", 5, USER_A)
             receipt = backend.resolve("settle", f"a{number}", amount, status="exact")
-            assert backend.resolve("settle", f"a{number}", amount, status="exact") == receipt._replace(repeated=True)
+            assert backend.resolve("settle", f"a{number}", amount, status="exact") == replace(receipt, repeated=True)
             seen.append(receipt.warnings)
         assert seen == [(), (("user:a", window),), ()]
         clock.advance(2 * 86_400)
@@ -355,7 +356,7 @@ class LedgerBackendTests(BudgetTests, ReductionTests, SharedStateTests, SliceTes
         assert again.read(None).budget_index.budgets == backend.read(()).budget_index.budgets
         self.refused(again, "b", 5)
         receipt = again.resolve("settle", "a", 2, status="exact")
-        assert backend.resolve("settle", "a", 2, status="exact") == receipt._replace(repeated=True)
+        assert backend.resolve("settle", "a", 2, status="exact") == replace(receipt, repeated=True)
         backend.remove_budget("global", "month")
         self.reserve(again, "c", 50)
         again.close()

@@ -9,6 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec.structs import replace
 
 from llm_cost_middleware.budget.backend import Backend, SupportsRegister
 from llm_cost_middleware.budget.ledger.administration import RegisterStep
@@ -175,7 +176,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if expected == "ok":
             assert receipt.amount_nanousd == amount
             again = self.backend.resolve("settle", id_, amount, status="exact")
-            assert again == receipt._replace(repeated=True), "another receipt"
+            assert again == replace(receipt, repeated=True), "another receipt"
 
     @rule(id_=_IDS)
     def void(self, id_: str) -> None:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from llm_cost_middleware.budget.backend import Backend
 from llm_cost_middleware.budget.model import Budget
@@ -43,7 +44,7 @@ class ThresholdTests:
         first = backend.resolve("book", "a", 60, scopes=("global",), status="exact")
         assert (first.warnings, first.thresholds) == ((("global", "none"),), (50,))
         again = backend.resolve("book", "a", 60, scopes=("global",), status="exact")
-        assert again == first._replace(repeated=True)
+        assert again == replace(first, repeated=True)
         assert self._spend(backend, "b", 1) == []
 
     def test_names_with_commas_warn_as_others_do(self, backend: Backend) -> None:
@@ -53,4 +54,4 @@ class ThresholdTests:
         first = backend.resolve("book", "a", 85, scopes=scopes, status="exact")
         assert dict(zip(first.warnings, first.thresholds, strict=True)) == {(one, "day"): 80 for one in scopes[1:]}
         again = backend.resolve("book", "a", 85, scopes=scopes, status="exact")
-        assert again == first._replace(repeated=True)
+        assert again == replace(first, repeated=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from llm_cost_middleware.budget.leases.backend import leased_over
 from llm_cost_middleware.budget.rules.leases import LeasePolicy
@@ -29,8 +30,8 @@ class Leased:
             backend.resolve("reconcile", "a", 3, status="exact")
         settled = backend.resolve("settle", "a", 8, status="unconfirmed")
         corrected = backend.resolve("reconcile", "a", 3, status="exact")
-        assert backend.resolve("reconcile", "a", 3, status="exact") == corrected._replace(repeated=True)
-        assert backend.resolve("settle", "a", 8, status="unconfirmed") == settled._replace(repeated=True)
+        assert backend.resolve("reconcile", "a", 3, status="exact") == replace(corrected, repeated=True)
+        assert backend.resolve("settle", "a", 8, status="unconfirmed") == replace(settled, repeated=True)
         assert self.sums(backend, "global") == (3, 0)
         rows = [(row.kind, row.amount_nanousd, row.status) for row in self.raw_rows(backend) if row.id == "a"]
         assert rows == [("book", 8, "unconfirmed"), ("reconcile", 3, "exact")]

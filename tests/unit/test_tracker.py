@@ -10,6 +10,7 @@ from decimal import Decimal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 
 from llm_cost_middleware import CostRecord, CostTracker
 from llm_cost_middleware.errors import InvalidAmountError
@@ -121,7 +122,7 @@ def test_what_was_booked_is_read_as_a_record_with_every_field_in_its_place():
     found = {field.name: getattr(record, field.name) for field in fields(record)}
     tokens = {"input_tokens": 10, "output_tokens": 5}
     told = {"provider": "openai", "model": "gpt-5-mini", "cost_usd": Decimal("0.000001234"), **tokens}
-    told |= {name: value for name, value in booked._asdict().items() if name not in {"target", "amount"}}
+    told |= {name: value for name, value in asdict(booked).items() if name not in {"target", "amount"}}
     assert found == told
     assert record == CostRecord(**told)
     assert _booked(usage=None).record().usage is None

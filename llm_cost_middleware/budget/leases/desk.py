@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import NamedTuple, TypeVar
 
+from msgspec.structs import replace
+
 from llm_cost_middleware.budget.backend import Snapshot
 from llm_cost_middleware.budget.leases.block import Block, LocalHold
 from llm_cost_middleware.budget.leases.journal import (
@@ -266,7 +268,7 @@ class Desk:
                 return receipt
             if record is not None and not receipt.repeated:
                 record.warnings, record.thresholds = tuple(crossed), tuple(crossed.values())
-        return receipt._replace(warnings=tuple(crossed), thresholds=tuple(map(NanoUSD, crossed.values())))
+        return replace(receipt, warnings=tuple(crossed), thresholds=tuple(map(NanoUSD, crossed.values())))
 
     @property
     def tight(self) -> bool:

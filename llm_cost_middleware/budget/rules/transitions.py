@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llm_cost_middleware.budget.model import Receipt, Reservation, ReservationState, RowStatus, Verb
 from llm_cost_middleware.budget.rules.slices import slice_budget
 from llm_cost_middleware.errors import ReservationConflictError
 from llm_cost_middleware.money import ZERO, NanoUSD
-from llm_cost_middleware.named_tuples import made
 
 Crossed = dict[tuple[str, str], int]
 """Scope and window to the sum that a booking crossed there."""
@@ -64,10 +65,10 @@ class ReservationRecord:
         reserved = reserved if type(reserved) is NanoUSD else NanoUSD(reserved)
         over = ZERO if self.verb == "book" or paid <= reserved else NanoUSD(paid - reserved)
         thresholds = tuple(map(NanoUSD, self.thresholds)) if self.thresholds else ()
-        return made(Receipt, (
+        return Receipt(
             self.id, self.verb, paid, reserved, over, self.status, self.late, self.warnings, self.resolved / 1000,
-            False, thresholds,
-        ))  # fmt: skip
+            thresholds=thresholds,
+        )  # fmt: skip
 
     def correction(self) -> Receipt:
         """Return the receipt of the last reconciliation."""
@@ -79,17 +80,17 @@ class ReservationRecord:
         """Return the receipt of the resolution that was just written, with the thresholds that it crossed."""
         if verb == "reconcile":
             thresholds = tuple(map(NanoUSD, crossed.values()))
-            return self.correction()._replace(warnings=tuple(crossed), thresholds=thresholds)
+            return replace(self.correction(), warnings=tuple(crossed), thresholds=thresholds)
         if crossed or self.warnings:
             self.warnings, self.thresholds = tuple(crossed), tuple(crossed.values())
         return self.receipt()
 
     def replay(self, verb: Verb) -> Receipt:
         """Return the receipt of a resolution that an earlier call made."""
-        return (self.correction() if verb == "reconcile" else self.receipt())._replace(repeated=True)
+        return replace(self.correction() if verb == "reconcile" else self.receipt(), repeated=True)
 
 
-class Transition(NamedTuple):
+class Transition(Struct, frozen=True, gc=False):
     """Change of a reservation: its new state and ``charged``, and what is added to the sums of every account."""
 
     state: ReservationState
@@ -128,7 +129,7 @@ def resolve(record: ReservationRecord, verb: Verb, amount: int) -> Transition | 
     if state == "pending":
         if verb == "void":
             return Transition("voided", 0, -record.amount, 0)
-        return made(Transition, ("settled", amount, -record.amount, amount))
+        return Transition("settled", amount, -record.amount, amount)
     if state == "expired":
         return Transition("voided" if verb == "void" else "settled", amount, 0, amount - record.charged)
     if state == "voided" and verb == "void":

@@ -15,6 +15,8 @@ from collections import OrderedDict
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from msgspec import structs
+
 from llm_cost_middleware.budget.backend import Snapshot
 from llm_cost_middleware.budget.model import LIFETIME, MAX_NANOUSD, Receipt, Reservation, RowStatus, Verb
 from llm_cost_middleware.budget.rules import (
@@ -137,11 +139,11 @@ class ScriptedProtocol(BudgetProtocol, LeaseProtocol, ReductionProtocol):
                 raise ReservationNotFoundError(id_)
             if record is not None and verb == "book":
                 check_replay(record, amount, scopes, booked=True)
-                return record.replay(verb)._replace(repeated=not ours)
+                return structs.replace(record.replay(verb), repeated=not ours)
             target = record or ReservationRecord(id_, scopes, 0, self._now(), self._now(), verb="book")
             transition = resolve(target, verb, amount)
             if transition is None:
-                return target.replay(verb)._replace(repeated=not ours)
+                return structs.replace(target.replay(verb), repeated=not ours)
             version, index = self._known
             plan = index.posting_plan(target.scopes, target.created)
             state = f"{target.state}*" if target.archived else target.state

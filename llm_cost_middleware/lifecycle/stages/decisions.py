@@ -17,7 +17,6 @@ from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.state import CacheTrace, CallReport, Posting, ReservedAttempt, RoutedCall
 from llm_cost_middleware.metering.refused import REFUSAL
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.prompt_cache.trace import KIND as TRACE
 from llm_cost_middleware.prompt_cache.trace import Tracer
 from llm_cost_middleware.request import ModelRef
@@ -140,7 +139,7 @@ class DecisionRecorder:
             self._log.append(call.decision, settlement)
             report.is_decided = True
         elif settlement is not None and settlement.cost_nanousd != report.logged_nanousd:
-            self._log.settled(*settlement)
+            self._log.settled(settlement)
         if settlement is not None:
             report.logged_nanousd = settlement.cost_nanousd
         if report.cache_traces:
@@ -176,7 +175,7 @@ class DecisionRecorder:
         last = report.booked[-1]
         tokens = last.usage.output_tokens if last.usage is not None else None
         model = report.answered or ModelRef(*last.target)
-        return made(Settlement, (call.id, model, report.spent_nanousd, tokens, self._clock.now()))
+        return Settlement(call.id, model, report.spent_nanousd, tokens, self._clock.now())
 
     def _notice_repeat(self, call: RoutedCall, report: CallReport, now: float, *, exact: bool) -> None:
         """Mark an earlier call that had answered the same question in full, then remember this one."""

@@ -7,6 +7,8 @@ from math import inf
 from random import Random
 from typing import get_args
 
+from msgspec.structs import replace
+
 from llm_cost_middleware.budget.backend import Journal, JournalEntry
 from llm_cost_middleware.capabilities import find_capabilities
 from llm_cost_middleware.clock import Clock
@@ -111,14 +113,14 @@ class LaneStage:
         if choice.lane == _FLEX and not self._settings.observe:  # an observer leaves the request as it is
             others = (each.target.plain for each in decision.candidates if not each.rejected)
             taken = frozenset((target, *(other for other in others if not self._unfit(call.request, other))))
-        return call._replace(decision=decision, lane=choice, flex_at=taken)
+        return replace(call, decision=decision, lane=choice, flex_at=taken)
 
     def in_time(self, call: RoutedCall) -> RoutedCall:
         """The call as it goes on from here: without flex, where no time is left for a try."""
         if not call.flex_at or call.lane is None:
             return call
         left = call.lane.left_s(self._clock.monotonic() - call.started_at)
-        return call if left >= call.lane.least_s else call._replace(flex_at=frozenset())
+        return call if left >= call.lane.least_s else replace(call, flex_at=frozenset())
 
     def _unfit(self, request: CallRequest, target: ModelRef) -> str:
         """Why a call may not go to flex at a model; empty where it may."""
@@ -184,7 +186,7 @@ class LaneStage:
 
     def onward(self, call: RoutedCall, report: CallReport) -> RoutedCall:
         """The call after a failure: at the standard tier, where flex is over for it."""
-        return call._replace(flex_at=frozenset()) if report.flex_over and call.flex_at else call
+        return replace(call, flex_at=frozenset()) if report.flex_over and call.flex_at else call
 
     def _note(self, call: RoutedCall, report: CallReport, reserved: ReservedAttempt, end: LaneEnd) -> None:
         model, lane = reserved.attempt.target, _FLEX if reserved.quote.lane else "standard"

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from llm_cost_middleware.budget.ledger import SettlementStatus
 from llm_cost_middleware.capabilities.fitting import fit_eligible
 from llm_cost_middleware.capabilities.thinking import LEAST_ANSWER, changes_for_cap, least_cap
 from llm_cost_middleware.clock import Clock
@@ -17,7 +18,6 @@ from llm_cost_middleware.lifecycle.state import Posting, Quote, ReservedAttempt,
 from llm_cost_middleware.limits import find_limits
 from llm_cost_middleware.metering import PricedCall, max_cost_of_interrupted, price_answer, price_usage
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd, floor_nanousd
-from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.platform import PLATFORMS, is_inside, served_model, why_outside
 from llm_cost_middleware.pricing.bound import bound, measure
 from llm_cost_middleware.pricing.catalogue import Catalogue
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 _BYTES_PER_TOKEN = 3  # usual ones, where nothing was counted: prose has more, JSON and code fewer
 _AT_ONCE = 16_384  # characters, about a millisecond: what takes longer to count is counted off the event loop
 _NO_MARKS: frozenset[str] = frozenset()
-_STATUS = {"exact": "exact", "estimated": "estimated", "unknown": "estimated"}
+_STATUS: dict[str, SettlementStatus] = {"exact": "exact", "estimated": "estimated", "unknown": "estimated"}
 PROVIDER_COUNT = "the input was counted by the provider, with a margin of 2 %"
 CLOSE_COUNT = "what is added to the counted texts is taken from past bills, without a margin"
 
@@ -120,11 +120,11 @@ class PriceStage:
             amounts = ZERO.usd, NanoUSD(ceiling).usd
             refusal = BudgetExceededError(*amounts, scope="call", requested=held.usd)
             refusal.shown_in(self._catalogue.currency)
-        return made(Quote, (
+        return Quote(
             arm, held, max_tokens, injected, most, terms.rates, encoding, refusal, request.prices,
             changes, plan, counted, terms.sent_tier,
             least_cap(request, target, changes) if written else LEAST_ANSWER, unsent, lane, learned,
-        ))  # fmt: skip
+        )  # fmt: skip
 
     def _input(
         self, call: RoutedCall, target: ModelRef, encoding: str | None, token_counts: Mapping[str, int | None],
@@ -271,7 +271,7 @@ class PriceStage:
         # Unknown is never zero: the reservation is the most that it can have cost.
         if priced.cost_nanousd is None:
             return Posting(reserved.quote.amount_nanousd, "estimated", reading, priced)
-        return made(Posting, (priced.cost_nanousd, _STATUS[priced.status], reading, priced))
+        return Posting(priced.cost_nanousd, _STATUS[priced.status], reading, priced)
 
     def _note_tier(self, target: ModelRef, quote: Quote, tier: str, now: float) -> None:
         """Hold later requests at the tier of an answer, where it costs more than this one was held at."""

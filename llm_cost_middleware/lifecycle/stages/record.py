@@ -38,7 +38,6 @@ from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.attribution import AttributionConfig, Gap
 from llm_cost_middleware.lifecycle.state import CallReport, Posting, Quote, ReservedAttempt, RoutedCall
 from llm_cost_middleware.money import ZERO, NanoUSD
-from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.observers.logging import LOGGER, LoggingObserver
 from llm_cost_middleware.provider import Failure
 from llm_cost_middleware.request import ModelRef
@@ -116,7 +115,7 @@ class CallRecorder:
             reserved: The attempt, where money was set aside for it.
             counted: Keep it; otherwise it is a part of one that is kept.
         """
-        amount, status, reading, priced = posting
+        reading, priced = posting.reading, posting.priced
         number, injected, held, expected, lane = 1, False, None, 0, ""
         if reserved is not None:
             quote, plan, number = reserved.quote, reserved.plan, reserved.attempt.number
@@ -126,10 +125,10 @@ class CallRecorder:
         if reading is not None:
             response_id, service_tier = reading.response_id, reading.service_tier or ""
         version = priced.price_version if priced is not None else ""
-        booked = made(Booked, (
-            target, amount, usage, at, status, call_id, number, tier, requested_model, response_id, version, injected,
-            held, cache_saving_nanousd, expected, scopes, service_tier,
-        ))  # fmt: skip
+        booked = Booked(
+            target, posting.amount_nanousd, usage, at, posting.status, call_id, number, tier, requested_model,
+            response_id, version, injected, held, cache_saving_nanousd, expected, scopes, service_tier,
+        )  # fmt: skip
         if not counted:
             return booked
         self._new.append(booked)  # one step: needs no lock
@@ -210,15 +209,15 @@ class CallRecorder:
             usage: The usage of its answer, where it was answered in full.
             balances: Of the budgets that ``receipt`` warns of.
         """
-        _, attempt, quote, scopes, _, plan = reserved
+        attempt, quote, plan = reserved.attempt, reserved.quote, reserved.plan
         now, reading, saving = self._clock.now(), posting.reading, 0
         if plan is not None and usage is not None and plan.prices is not None:
             saving = int(plan.prices.saving(usage))
         if usage is None and reading is not None and reading.items:
             usage = reading.usage
         booked = self.keep(  # by place: names cost as much again
-            posting, attempt.target, call.id, now, usage, call.request.model, scopes, call.decision.tier_name, saving,
-            reserved,
+            posting, attempt.target, call.id, now, usage, call.request.model, reserved.scopes,
+            call.decision.tier_name, saving, reserved,
         )  # fmt: skip
         spent, amount = report.spent_nanousd, posting.amount_nanousd
         report.booked += (booked,)

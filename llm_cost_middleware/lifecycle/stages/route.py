@@ -116,10 +116,7 @@ class RouteStage:
             if len(turns) > _TURNS:
                 turns.popitem(last=False)
         target = named or chosen
-        return made(RoutedCall, (
-            call_id, request, decision, target, layout, started_at, sent_externally, events_enabled, True, False, None,
-            _NOWHERE,
-        ))  # fmt: skip
+        return RoutedCall(call_id, request, decision, target, layout, started_at, sent_externally, events_enabled)
 
     def route_dry_run(
         self, call_id: str, request: CallRequest, providers: frozenset[str] | None, *, rng: Random | None = None

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from ledger_histories import DAY, MODELS, START, live, memo, told
+from msgspec.structs import replace
 
 from llm_cost_middleware.budget import archive_file as file
 from llm_cost_middleware.budget.backends.sqlite import archive as archiving
@@ -115,7 +116,7 @@ def test_what_was_archived_is_still_known_but_closed(ledger, clock):
     clock.advance(1)
     receipt = ledger.settle("a", "0.004")
     assert ledger.archive(clock.now(), MemoSummary()).rows == 5
-    assert ledger.settle("a", "0.004") == receipt._replace(repeated=True)
+    assert ledger.settle("a", "0.004") == replace(receipt, repeated=True)
     assert ledger.reserve("0.01", id="a").state == "settled"
     assert ledger.book("0.5", id="b").amount_nanousd == 500_000_000
     assert ledger.void("c").kind == "void"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from msgspec.structs import replace
 from redis_servers import RedisServer, server_binaries
 
 from llm_cost_middleware.budget import archive_file
@@ -33,7 +34,7 @@ def check(ledger):
     assert ledger.settle("late", "0.10").repeated
     late = ledger.settle("charged", "0.30")  # the answer comes after the expiry that the former code wrote
     assert (late.late, late.repeated) == (True, False)
-    assert ledger.settle("charged", "0.30") == late._replace(repeated=True)
+    assert ledger.settle("charged", "0.30") == replace(late, repeated=True)
     assert ledger.settle("open", "0.50").late is False
     assert ledger.balance("user:a").settled * 100 == 130  # 0.30 + 0.10 + 0.40 + 0.50
     assert ledger.balance("user:b").settled * 100 == 25

@@ -17,7 +17,7 @@ from llm_cost_middleware.cli.replay import replay
 from llm_cost_middleware.cli.tune import tune
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.routing.decision_log import DecisionLog, LoggedCall, Outcome
+from llm_cost_middleware.routing.decision_log import DecisionLog, LoggedCall, Outcome, Settlement
 from llm_cost_middleware.routing.learned import LearnedPolicy
 
 CONFIG = """
@@ -107,7 +107,7 @@ def test_decisions_come_from_the_ledgers_journal(run, tmp_path, route, ask, mode
     with Ledger.open(url) as ledger:
         kept = DecisionLog(ledger.journal)
         kept.append(route(ask("x")))
-        kept.settled("call-1", models["mini"], NanoUSD(5_000), 3, 1.0)
+        kept.settled(Settlement("call-1", models["mini"], NanoUSD(5_000), 3, 1.0))
     (line,) = run("decisions", "--ledger", url, "--jsonl").splitlines()
     entry = LoggedCall.from_json(line)
     assert (entry.decision.call_id, entry.settlement.cost_nanousd) == ("call-1", 5_000)

@@ -8,7 +8,7 @@ import pytest
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.routing.decision import RoutingDecision
-from llm_cost_middleware.routing.decision_log import DecisionLog, LoggedCall, QualitySource
+from llm_cost_middleware.routing.decision_log import DecisionLog, LoggedCall, QualitySource, Settlement
 from llm_cost_middleware.routing.policy import RoutingPolicy
 
 
@@ -93,7 +93,7 @@ def test_decisions_outcomes_and_costs_are_joined(log, route, ask, models):
     decision = route(ask("x"))
     log.append(decision)
     log.outcome("call-1", "truncated", 0.0, 2.0)
-    log.settled("call-1", models["haiku"], NanoUSD(1_234), 17, 3.0)
+    log.settled(Settlement("call-1", models["haiku"], NanoUSD(1_234), 17, 3.0))
     (entry,) = log.read()
     assert entry.decision == decision
     assert entry.quality == 0.0
@@ -155,7 +155,7 @@ def entries(log, route, ask, models):
     for number in range(31):
         log.append(route(ask("x"))._replace(call_id=str(number)))
         if number < 30:
-            log.settled(str(number), models["mini"], NanoUSD(5), 7, 1.0)
+            log.settled(Settlement(str(number), models["mini"], NanoUSD(5), 7, 1.0))
         if number % 3 == 0 and number < 30:
             log.outcome(str(number), "truncated", 0.0, 1.0)
     return log

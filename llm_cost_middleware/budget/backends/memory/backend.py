@@ -39,7 +39,6 @@ from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ReservationNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.money import NanoUSD
-from llm_cost_middleware.named_tuples import made
 
 _CELLS = 128  # kept of an account: two rolling windows of 60 slots, so none that still counts is dropped
 _NEVER = 2**63
@@ -206,7 +205,7 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
             self._rows.append((next(self._seq), "reserve", id_, now, amount, scopes, "reserved", now, memo))
             self._drawn(route.slices, now, now + ttl)
         held = amount if type(amount) is NanoUSD else NanoUSD(amount)
-        return made(Reservation, (id_, held, scopes, now / 1000, (now + ttl) / 1000, "pending"))
+        return Reservation(id_, held, scopes, now / 1000, (now + ttl) / 1000, "pending")
 
     def resolve(
         self, verb: Verb, id_: str, amount: int, *, scopes: tuple[str, ...] = (), status: RowStatus, memo: bytes = b""
@@ -233,7 +232,7 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
         transition = resolve(record, verb, amount)
         if transition is None:
             return record.replay(verb)
-        _, _, pending, settled = transition
+        pending, settled = transition.pending, transition.settled
         warn = False
         for cell in record.cells:
             cell.pending += pending
