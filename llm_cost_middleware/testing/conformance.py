@@ -22,8 +22,7 @@ from llm_cost_middleware.testing.shared_state import SharedStateTests
 from llm_cost_middleware.testing.slices import SliceTests
 
 GLOBAL = ("global",)
-USER_A = ("global", "user:a")
-USER_B = ("global", "user:b")
+USER_A, USER_B = ("global", "user:a"), ("global", "user:b")
 TTL = 60_000
 
 
