@@ -45,7 +45,7 @@ from llm_cost_middleware.money import ZERO, NanoUSD, ceil_nanousd
 from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.prompt_cache.plan import UnmarkedPlan
 from llm_cost_middleware.request import EMPTY, Attempt, CallRequest, ModelRef
-from llm_cost_middleware.retry.breaker import Admission
+from llm_cost_middleware.retry.breaker import ADMITTED, Admission
 
 _log = logging.getLogger(__name__)
 _IN_LINE_S, _LAST_LOOK_S = 2.0, 0.001
@@ -79,44 +79,48 @@ class Reserving:
     def admit_and_reserve(
         self, call: RoutedCall, report: CallReport, target: ModelRef, number: int
     ) -> Steps[ReservedAttempt]:
-        """Admit the attempt and set its money aside. In observe mode a misfit is only reported."""
-        admission = self._stages.health.admit(call, target)
-        if admission.action != "admit":
+        """Admit the attempt and set its money aside, here or at a model where it fits.
+
+        In observe mode a misfit is only reported.
+        """
+        stages, observe = self._stages, self._settings.observe
+        admission = stages.health.admit(call, target)
+        if admission is not ADMITTED:
             target = yield from self._wait_for_breaker(call, target, admission)
         try:
-            return (yield from self._reserve_admitted(call, report, target, number))
+            if stages.cache.warms_first:
+                yield from self._wait_for_cache_write(call, target)
+            call = stages.lanes.in_time(call)
+            # After the waits, which may have chosen another model.
+            quote = yield from self._sizing.first_quote(call, report, target)
+            scope = None
+            if stages.waiting.busy and not observe:
+                scope = stages.waiting.line_of((GLOBAL, *call.scopes_at(target)))
+            if scope is not None:  # others came first
+                return (yield from self._wait_for_money(call, report, quote, number, scope))
+            try:
+                return (yield from self._reserve(call, report, quote, number))
+            except BudgetExceededError as refusal:
+                return (yield from self._make_fit(call, report, quote, number, refusal))
         except BaseException:
-            self._stages.health.not_sent(call, target)
+            stages.health.not_sent(call, target)
             raise
 
-    def _reserve_admitted(
-        self, call: RoutedCall, report: CallReport, target: ModelRef, number: int
+    def _make_fit(
+        self, call: RoutedCall, report: CallReport, quote: Quote, number: int, refusal: BudgetExceededError
     ) -> Steps[ReservedAttempt]:
-        """Set the money of an attempt aside, here or at a model where it fits."""
-        stages, observe = self._stages, self._settings.observe
-        if stages.cache.warms_first:
-            yield from self._wait_for_cache_write(call, target)
-        call = stages.lanes.in_time(call)
-        # After the waits, which may have chosen another model.
-        quote = yield from self._sizing.first_quote(call, report, target)
-        scope = None
-        if stages.waiting.busy and not observe:
-            scope = stages.waiting.line_of((GLOBAL, *call.scopes_at(target)))
-        if scope is not None:  # others came first
-            return (yield from self._wait_for_money(call, report, quote, number, scope))
-        try:
-            return (yield from self._reserve(call, report, quote, number))
-        except BudgetExceededError as refusal:
-            fit = yield from self._fit_to_budget(call, report, quote, number, refusal)
-            if fit.attempt is None and self._waits_for(refusal, fit.least):
-                return (yield from self._wait_for_money(call, report, fit.quote, number, str(refusal.scope)))
-            if fit.attempt is None:
-                stages.record.refused(call, fit.least, enforced=not observe, scope=refusal.scope)
-                if not observe:
-                    report.refusal = _refusal_line(call, fit.least, refusal)
-                    raise self._advised(refusal, fit.least) from refusal.__cause__
-            # an observer sends the call as it is, whether it could be made to fit or not
-            return self._unreserved(call, quote, number) if fit.attempt is None or observe else fit.attempt
+        """Make a refused attempt fit, or wait until it does, as far as the configuration allows."""
+        observe = self._settings.observe
+        fit = yield from self._fit_to_budget(call, report, quote, number, refusal)
+        if fit.attempt is None and self._waits_for(refusal, fit.least):
+            return (yield from self._wait_for_money(call, report, fit.quote, number, str(refusal.scope)))
+        if fit.attempt is None:
+            self._stages.record.refused(call, fit.least, enforced=not observe, scope=refusal.scope)
+            if not observe:
+                report.refusal = _refusal_line(call, fit.least, refusal)
+                raise self._advised(refusal, fit.least) from refusal.__cause__
+        # an observer sends the call as it is, whether it could be made to fit or not
+        return self._unreserved(call, quote, number) if fit.attempt is None or observe else fit.attempt
 
     def _advised(self, refusal: BudgetExceededError, least: Quote) -> BudgetExceededError:
         """The refusal, with what would have fitted, when money may return, and what a run is expected to spend yet."""

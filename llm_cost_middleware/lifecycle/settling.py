@@ -217,12 +217,16 @@ class Settling:
             tokens = _answered_tokens(usage, reading)
             stages.decisions.settling(call, report, arm, posting, tokens, stands=stands)
         notes = stages.notes(report) if stages.decisions.rides else None
-        if held.reservation_id is not None and served is held:
-            verb = Settle(held.reservation_id, posting.amount_nanousd, posting.status, memo, notes)
-            receipt, interruption = yield from self._resolve_uninterruptibly(verb, served.scopes)
-            stages.noted(report, notes)
-        else:
+        if held.reservation_id is None or served is not held:
             receipt, interruption = yield from self._book(call, report, held, served, posting, memo, notes)
+        else:
+            verb, interruption = Settle(held.reservation_id, posting.amount_nanousd, posting.status, memo, notes), None
+            try:  # its first go here: one generator less that every call passes
+                receipt = yield verb
+            except BaseException as error:  # noqa: BLE001 - it decides
+                receipt, interruption = yield from self._resolve_uninterruptibly(verb, served.scopes, error)
+            if notes is not None:
+                stages.noted(report, notes)
         stages.waiting.released(self._clock.monotonic() - reserved.started_at)
         balances: tuple[ScopeBalance, ...] = ()
         if receipt is not None and receipt.warnings and interruption is None:
@@ -331,17 +335,19 @@ class Settling:
         if interruption is not None:
             raise interruption
 
-    def _resolve_uninterruptibly(
-        self, verb: Settle | PostUnreserved | Void, scopes: tuple[str, ...]
+    def _resolve_uninterruptibly(  # noqa: C901 - one clause an ending
+        self, verb: Settle | PostUnreserved | Void, scopes: tuple[str, ...], met: BaseException | None = None
     ) -> Steps[tuple[Receipt | None, BaseException | None]]:
         """Run a verb that ends a reservation. Returns what interrupted it, to be raised once everything is recorded.
 
         Interrupted it may or may not have happened; its id makes the second go a no-op with the same answer. A ledger
-        that does not answer costs the caller nothing: what it could not take is booked later.
+        that does not answer costs the caller nothing: what it could not take is booked later. ``met`` ended a first go.
         """
         interruption: BaseException | None = None
         while True:
             try:
+                if met is not None:
+                    raise met  # noqa: TRY301 - which of the endings below it is
                 return (yield verb), interruption
             except LedgerUnavailableError as error:
                 yield from self._keep(verb, scopes, f"{error}")
@@ -365,6 +371,8 @@ class Settling:
                 if interruption is not None:
                     raise
                 interruption = error
+            finally:
+                met = None
 
     def _keep(self, verb: Settle | PostUnreserved | Void, scopes: tuple[str, ...], why: str) -> Steps[None]:
         """Keep what the ledger could not take, to be booked when it can."""
