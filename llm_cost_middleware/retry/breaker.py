@@ -77,6 +77,9 @@ ADMITTED = Admission("admit")
 class CircuitBreaker:
     """Breaker of one target. Not thread-safe: its owner holds a lock.
 
+    But for ``admits`` and ``answered``: these change what is measured alone, and no state. Where two threads meet, one
+    of two events may not count.
+
     Args:
         max_wait_s: How long a call may wait; 0: not at all.
         longest_pause_s: The longest pause that a provider may ask for.
@@ -148,17 +151,33 @@ class CircuitBreaker:
             return self._admit_open(now, previous)
         return self._admit_recovering(now, previous)
 
+    def admits(self, now: float) -> bool:
+        """Admit a call where it is closed; false: ``admit`` must be asked."""
+        if self._state != "closed":
+            return False
+        self._traffic.add(now)
+        self._rush.add(now)
+        return True
+
+    def answered(self, now: float, started: float) -> bool:
+        """Record one more answer among answers alone: the window stays as it is. False: nothing, as it is not so."""
+        if (
+            self._failures
+            or self._state != "closed"
+            or len(self._window) != WINDOW_SIZE
+            or now - self._last_outcome_at > WINDOW_MAX_AGE_S
+        ):
+            return False
+        self._last_outcome_at = now
+        self._latency.add(now, now - started)
+        return True
+
     def succeeded(self, now: float, started: float | None) -> None:
         """Record an answer, if only a refusal that is not the target's fault."""
+        if started is not None and self.answered(now, started):
+            return
         if self._state == "closed":
-            if (
-                not self._failures
-                and len(self._window) == WINDOW_SIZE
-                and now - self._last_outcome_at <= WINDOW_MAX_AGE_S
-            ):
-                self._last_outcome_at = now  # one more answer among answers alone: the window stays as it is
-            else:
-                self._record(now, failed=False)
+            self._record(now, failed=False)
             if started is not None and not self._failures:
                 self._latency.add(now, now - started)
         elif started is not None and started < self._changed_at:

@@ -17,8 +17,8 @@ _TARGETS = 1_024  # breakers kept; the least recently used is dropped
 class RetryState:
     """Retry quotas by provider and circuit breakers by target, of one connection. Bounded.
 
-    Not thread-safe: the pipeline calls it under its lock. Every attempt that was admitted is followed by one
-    ``succeeded`` or ``failed``. Times are monotonic seconds.
+    Not thread-safe but for ``admits`` and ``answered``: the pipeline calls the others under its lock. Every attempt
+    that was admitted is followed by one ``succeeded`` or ``failed``. Times are monotonic seconds.
 
     Args:
         policy: The limits.
@@ -35,6 +35,16 @@ class RetryState:
         """Ask the breaker before every attempt; after a ``wait``, again with its previous answer."""
         breaker = self._breakers.get(target)  # none before the first outcome, and with breakers switched off
         return breaker.admit(now, previous) if breaker is not None else ADMITTED
+
+    def admits(self, target: ModelRef, now: float) -> bool:
+        """Admit an attempt where the breaker of its target is closed; false: ``admit`` must be asked."""
+        breaker = self._breakers.get(target)
+        return breaker is None or breaker.admits(now)
+
+    def answered(self, target: ModelRef, now: float, started: float) -> bool:
+        """Record one more answer of a target that has given answers alone; false: ``succeeded`` must be told of it."""
+        breaker = self._breakers.get(target)
+        return breaker is not None and target.provider not in self._quotas and breaker.answered(now, started)
 
     def succeeded(
         self, target: ModelRef, now: float, retry_tokens: int = 0, started: float | None = None
@@ -94,6 +104,6 @@ class RetryState:
             self._breakers[target] = breaker
             if len(self._breakers) > _TARGETS:
                 self._breakers.popitem(last=False)
-        elif len(self._breakers) > 1:
+        elif len(self._breakers) > _TARGETS // 2:  # in their order once that counts
             self._breakers.move_to_end(target)
         return breaker

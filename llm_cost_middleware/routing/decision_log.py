@@ -214,6 +214,7 @@ class QualitySource(StrEnum):
 
 # Calls with feedback from which feedback alone measures quality; as for labels, the error bars of fewer are too wide.
 MIN_FEEDBACK_CALLS = 100
+KEPT = 10_000  # calls in memory
 # Lines are in the order they were written, by machines whose clocks may differ by so much.
 _CLOCKS_APART_S = 3600.0
 
@@ -226,7 +227,7 @@ class DecisionLog:
         keep: Number of calls kept without a journal; the oldest are dropped.
     """
 
-    def __init__(self, journal: LogStore | None = None, keep: int = 10_000) -> None:
+    def __init__(self, journal: LogStore | None = None, keep: int = KEPT) -> None:
         self._journal, self._keep = journal, keep
         self._calls: OrderedDict[str, LoggedCall] = OrderedDict()
         self._appended: OrderedDict[str, None] = OrderedDict()

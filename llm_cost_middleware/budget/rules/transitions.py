@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -16,8 +14,7 @@ Crossed = dict[tuple[str, str], int]
 """Scope and window to the sum that a booking crossed there."""
 
 
-@dataclass
-class ReservationRecord:
+class ReservationRecord(Struct, gc=False):
     """State of one id as backends keep it. Amounts in nano-dollars, times in ms.
 
     ``charged`` is what its scopes carry for it now. ``actual``, ``status``, ``late``, ``resolved`` and ``warnings``

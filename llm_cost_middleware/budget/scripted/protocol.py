@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import time
 from collections import OrderedDict
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from msgspec import structs
@@ -176,7 +175,7 @@ class ScriptedProtocol(BudgetProtocol, LeaseProtocol, ReductionProtocol):
         names: list[bytes],
     ) -> Receipt:
         if verb == "book":
-            record = replace(record, created=now, expires=now)
+            record = structs.replace(record, created=now, expires=now)
         apply(record, verb, transition, amount, status, now)
         return record.told(verb, encoding.read_crossed(b",".join(names).decode()))
 

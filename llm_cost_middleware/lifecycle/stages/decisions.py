@@ -7,6 +7,7 @@ command of its own, because writing may block.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -21,7 +22,7 @@ from llm_cost_middleware.prompt_cache.trace import KIND as TRACE
 from llm_cost_middleware.prompt_cache.trace import Tracer
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.decision import RoutingDecision
-from llm_cost_middleware.routing.decision_log import FEEDBACK, SHADOW, DecisionLog, Settlement, StoredLine, newest
+from llm_cost_middleware.routing.decision_log import FEEDBACK, KEPT, SHADOW, DecisionLog, Settlement, StoredLine, newest
 from llm_cost_middleware.routing.history import SiteHistory
 from llm_cost_middleware.routing.signals import (
     ESCALATED,
@@ -71,6 +72,7 @@ class DecisionRecorder:
         self._journal, self._clock = None if journal is None else _Outbox(journal), clock
         self._log, self._tracer, self._repeats = DecisionLog(self._journal), Tracer(), RepeatDetector()
         self._outputs: SiteHistory | None = None
+        self._new: deque[tuple[RoutingDecision, Settlement | None]] = deque(maxlen=KEPT)
         self.in_memory = journal is None
         self.rides = rides and journal is not None
         """Whether lines are made before a call is settled."""
@@ -112,8 +114,14 @@ class DecisionRecorder:
 
     def record(self, call: RoutedCall, report: CallReport) -> None:
         """Write down how a call was routed, and what became of it, at its end."""
-        if not self.rides:
+        plain = not (report.is_decided or report.quality_signals or report.escalated or report.shadow)
+        if plain and self.in_memory and not call.decision.ngrams:
+            # One step, which needs no lock; whoever reads the log takes it in. Most are never read.
+            self._new.append((call.decision, self._settlement(call, report)))
+            report.is_decided = True
+        elif not self.rides:
             with self._lock:
+                self._take_new()
                 self._tell(call, report, self._settlement(call, report), final=True)
         if report.lines:
             self.write(report)
@@ -129,6 +137,11 @@ class DecisionRecorder:
                 self._tell(call, report, settlement, final=final, status=status)
             finally:
                 self._journal.gathered = None
+
+    def _take_new(self) -> None:
+        """Take what was only put down into the log; the lock is held."""
+        for _ in range(len(self._new)):  # others append meanwhile, and nobody else takes
+            self._log.append(*self._new.popleft())
 
     def _tell(
         self, call: RoutedCall, report: CallReport, settlement: Settlement | None, *, final: bool, status: str = ""
@@ -190,6 +203,7 @@ class DecisionRecorder:
     def decisions(self) -> tuple[RoutingDecision, ...]:
         """The decisions, oldest first, with their candidates written out."""
         with self._lock:
+            self._take_new()
             found = [logged.decision for logged in self._log.read()]
         return tuple(one._replace(candidates=tuple(one.candidates)) for one in found)
 
@@ -198,6 +212,7 @@ class DecisionRecorder:
         with self._lock:
             if self._outputs is None:
                 self._outputs = SiteHistory()
+                self._take_new()
                 with suppress(LLMCostError):  # a quote without history is better than none
                     for logged in self._log.read(self._clock.now() - _HISTORY_S):
                         if (end := logged.settlement) is not None and end.output_tokens is not None:
@@ -211,6 +226,7 @@ class DecisionRecorder:
             ConfigurationError: The score is outside 0 to 1, or the call is not in the log.
         """
         with self._lock:
+            self._take_new()
             self._log.outcome(call_id, name, score, self._clock.now(), known_only=True)
 
     def _trace(self, call: RoutedCall, trace: CacheTrace) -> None:

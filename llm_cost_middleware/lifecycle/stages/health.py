@@ -25,7 +25,11 @@ _LEAST_TIMEOUT_S = 0.001  # of an attempt that begins when the deadline ends
 
 
 class HealthStage:
-    """Circuit breakers, retry quotas and deadlines. Safe to share between threads."""
+    """Circuit breakers, retry quotas and deadlines. Safe to share between threads.
+
+    A target that is well needs no lock: its breaker is asked and told what changes no state of it, by reads and writes
+    of single attributes, on an interpreter without a global lock too.
+    """
 
     _lock = ForkSafeLock()
 
@@ -45,8 +49,11 @@ class HealthStage:
         """Ask the circuit breaker whether to send; after a wait, pass its previous answer. Always in observe mode."""
         if self._settings.observe:
             return ADMITTED
+        now, (latest, state) = self._clock.monotonic(), self._latest  # one read of a pair that is never changed
+        if previous is None and latest == call.request.connection and state.admits(target.plain, now):
+            return ADMITTED
         with self._lock:
-            return self._state(call.request).admit(target.plain, self._clock.monotonic(), previous)
+            return self._state(call.request).admit(target.plain, now, previous)
 
     def not_sent(self, call: RoutedCall, target: ModelRef) -> None:
         """Note that an admitted attempt was refused afterwards."""
@@ -70,9 +77,12 @@ class HealthStage:
 
     def succeeded(self, call: RoutedCall, reserved: ReservedAttempt, retry_tokens: int) -> None:
         """Note that an attempt was answered; it gives back the retry-quota tokens that led to it."""
+        target, now = reserved.attempt.target, self._clock.monotonic()
+        latest, state = self._latest
+        if latest == call.request.connection and state.answered(target, now, reserved.started_at):
+            return
         with self._lock:
-            state, now = self._state(call.request), self._clock.monotonic()
-            state.succeeded(reserved.attempt.target, now, retry_tokens, reserved.started_at)
+            self._state(call.request).succeeded(target, now, retry_tokens, reserved.started_at)
 
     def failed(self, call: RoutedCall, reserved: ReservedAttempt, failure: Failure) -> None:
         """Note that an attempt failed with nothing to follow it."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from itertools import count, islice
-from typing import NamedTuple
 from weakref import WeakSet, WeakValueDictionary
+
+from msgspec import Struct
 
 from llm_cost_middleware.budget.backend import Snapshot
 from llm_cost_middleware.budget.backends.memory.budgets import MemoryBudgets
@@ -75,27 +76,15 @@ class _Account:
         return sum(cell.settled for cell in counted), sum(cell.pending for cell in counted)
 
 
-class _MemoryReservation(ReservationRecord):
+class _MemoryReservation(ReservationRecord, gc=False):
     """Record with the cells it is booked in, or with its refusal."""
-
-    refusal: BudgetRefusal | None = None
 
     cells: tuple[_Cell, ...] = ()
     slices: tuple[str, ...] = ()
-    __init__ = object.__init__  # one is made in every call: what ``_made`` does not set is as the class has it
+    refusal: BudgetRefusal | None = None
 
 
-def _made(
-    id_: str, scopes: tuple[str, ...], amount: int, created: int, expires: int,
-    cells: tuple[_Cell, ...] = (), slices: tuple[str, ...] = (),
-) -> _MemoryReservation:  # fmt: skip
-    record: _MemoryReservation = _MemoryReservation()
-    record.id, record.scopes, record.amount, record.created, record.expires = id_, scopes, amount, created, expires
-    record.cells, record.slices = cells, slices
-    return record
-
-
-class _PostingRoute(NamedTuple):
+class _PostingRoute(Struct, frozen=True):
     """Cells of some scopes while their windows last, and those among them that have a limit."""
 
     start: int
@@ -167,13 +156,13 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
         """The journal; it keeps the last ``KEEP`` entries."""
         return self._state.journal
 
-    def reserve(
+    def reserve(  # noqa: C901 - one atomic step, read in one place
         self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, memo: bytes, *, fresh: bool
     ) -> Reservation:
         """See ``Backend``."""
         with self._state.lock:
             now = int(self._now() * 1000)  # in the lock: what was carried out of a window must not be taken in it
-            if not fresh and (known := self._find(id_)) is not None:
+            if not fresh and (known := self._open.get(id_) or self._state.closed.get(id_)) is not None:
                 check_replay(known, amount, scopes)
                 if known.refusal is not None:
                     raise known.refusal.error()
@@ -183,7 +172,8 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
                 route = self._posting_route(scopes, now)
             if route.paused is not None:
                 raise route.paused[1].error(route.paused[0])
-            self._draw(route.slices, amount)
+            if route.slices:
+                self._draw(route.slices, amount)
             # Every limit is checked before anything is changed: all scopes or none.
             for cell, limit, posting in route.limits:
                 settled, pending = cell.account.counted(posting) if posting.rolling else (cell.settled, cell.pending)
@@ -194,16 +184,17 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
                     refusal = BudgetRefusal.of(posting, settled, pending, amount, carried)
                     self._set_right(route.slices, now)
                     if not fresh:
-                        record = _made(id_, scopes, amount, now, now)
+                        record = _MemoryReservation(id_, scopes, amount, now, now)
                         record.state, record.refusal = "refused", refusal
                         self._close(record)
                     raise refusal.error()
             for cell in route.cells:
                 cell.pending += amount
-            record = _made(id_, scopes, amount, now, now + ttl, route.cells, route.slices)
+            record = _MemoryReservation(id_, scopes, amount, now, now + ttl, cells=route.cells, slices=route.slices)
             self._open[id_] = record
             self._rows.append((next(self._seq), "reserve", id_, now, amount, scopes, "reserved", now, memo))
-            self._drawn(route.slices, now, now + ttl)
+            if route.slices:
+                self._drawn(route.slices, now, now + ttl)
         held = amount if type(amount) is NanoUSD else NanoUSD(amount)
         return Reservation(id_, held, scopes, now / 1000, (now + ttl) / 1000, "pending")
 
@@ -219,7 +210,7 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
                     check_replay(record, amount, scopes, booked=True)
                     return record.replay(verb)
                 route = self._posting_route(scopes, now)
-                record = _made(id_, scopes, 0, now, now, route.cells, route.slices)
+                record = _MemoryReservation(id_, scopes, 0, now, now, cells=route.cells, slices=route.slices)
                 record.verb = "book"
                 self._open[id_] = record
             elif record is None:
@@ -324,7 +315,7 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
     @staticmethod
     def _entry(entry: ParcelEntry, cells: tuple[_Cell, ...]) -> _MemoryReservation:
         held = 0 if entry.kind == "book" else entry.amount
-        record = _made(entry.id, entry.scopes, held, entry.created, entry.expires, cells)
+        record = _MemoryReservation(entry.id, entry.scopes, held, entry.created, entry.expires, cells=cells)
         record.verb = "book" if entry.kind == "book" else "settle"
         return record
 
