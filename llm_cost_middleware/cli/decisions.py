@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
+from msgspec import structs
 
 from llm_cost_middleware.budget.backend import Journal
 from llm_cost_middleware.budget.ledger import Ledger
@@ -211,5 +212,5 @@ def _explain(entry: LoggedCall) -> None:
         meaning = SIGNAL_TEXT.get(outcome.name)
         line = f"  {outcome.name}: {outcome.score:g}{f' - {meaning}' if meaning else ''}"
         out.print(line, highlight=False, markup=False)
-    features = json.dumps({key: value for key, value in entry.decision.features._asdict().items() if value})
+    features = json.dumps({key: value for key, value in structs.asdict(entry.decision.features).items() if value})
     out.print(f"  site {entry.decision.site}, features {features}", highlight=False, markup=False)

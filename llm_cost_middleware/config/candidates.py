@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from msgspec import Struct
+
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.errors import PriceNotFoundError
@@ -18,6 +20,16 @@ _HOSTS = 256
 _CAPABILITIES = frozenset({"tools", "images", "documents", "schema"})
 
 
+class _Day(Struct, frozen=True):
+    """The candidates of a host on one day."""
+
+    midnight: float
+    """When it began, seconds since the Unix epoch."""
+    priced_by: Any
+    """The table of the catalogue's prices that they were made by: others have another."""
+    candidates: CandidateSet
+
+
 class ConfiguredModels:
     """Models of a configuration's tiers. Prices are looked up once per day.
 
@@ -29,7 +41,7 @@ class ConfiguredModels:
 
     def __init__(self, config: CostConfig, catalogue: Catalogue, clock: Clock) -> None:
         self._config, self._catalogue, self._clock = config, catalogue, clock
-        self._of_day: dict[tuple[frozenset[str] | None, Any], tuple[float, str, CandidateSet]] = {}
+        self._of_day: dict[tuple[frozenset[str] | None, Any], _Day] = {}
 
     def for_providers(self, providers: frozenset[str] | None, prices: Any = None) -> CandidateSet:
         """Return the candidates of a host.
@@ -40,12 +52,10 @@ class ConfiguredModels:
             prices: The catalogue that holds for the call; ``None``: the pipeline's.
         """
         # Kept for a day: routing only compares models. Bounds and bills are priced at the time of the call.
-        now, version, key = self._clock.now(), self._catalogue.version, (providers, prices)
+        now, priced_by, key = self._clock.now(), self._catalogue.table, (providers, prices)
         known = self._of_day.get(key)
-        if known is not None:
-            midnight, priced_by, found = known
-            if 0 <= now - midnight < _DAY_S and priced_by == version:
-                return found
+        if known is not None and 0 <= now - known.midnight < _DAY_S and known.priced_by is priced_by:
+            return known.candidates
         tiers = enumerate(self._config.tiers)
         catalogue = prices or self._catalogue
         made = CandidateSet(
@@ -53,7 +63,7 @@ class ConfiguredModels:
         )
         if len(self._of_day) >= _HOSTS:
             self._of_day.clear()
-        self._of_day[key] = now - now % _DAY_S, version, made
+        self._of_day[key] = _Day(now - now % _DAY_S, priced_by, made)
         return made
 
     def _make(

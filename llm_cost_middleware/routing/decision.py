@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
+
+from msgspec import Struct, structs
 
 from llm_cost_middleware.capabilities.arms import Arm
 from llm_cost_middleware.errors import ConfigurationError
@@ -20,7 +22,7 @@ AcceptBy = Literal["check", "schema", "agreement", "no_failure"]
 FORMAT = 1
 
 
-class EvaluatedCandidate(NamedTuple):
+class EvaluatedCandidate(Struct, frozen=True, gc=False):
     """One model or arm with its expected cost for a call, and the reason against it."""
 
     target: ModelRef
@@ -33,7 +35,7 @@ class EvaluatedCandidate(NamedTuple):
     """Expected saving of a warm cache there."""
 
 
-class RoutingDecision(NamedTuple):
+class RoutingDecision(Struct, frozen=True, gc=False):
     """Which model or arm takes a call, and why. Numbers, names and reasons only: never a text."""
 
     call_id: str
@@ -69,6 +71,10 @@ class RoutingDecision(NamedTuple):
     """The lanes as they were weighed for it."""
     groups: tuple[str, ...] = ()
     """The wider groups of the site (``sites.CallSite``); only where learning is on."""
+
+    def _replace(self, **changes: Any) -> RoutingDecision:
+        """The same with other fields, as of a named tuple."""
+        return structs.replace(self, **changes)
 
     @property
     def grams(self) -> tuple[int, ...]:
@@ -115,7 +121,7 @@ class RoutingDecision(NamedTuple):
                 "propensity": self.propensity,
                 "site": self.site,
                 "requested": self.requested,
-                "features": self.features._asdict(),
+                "features": structs.asdict(self.features),
                 **({"arm": dict(self.target.parameters)} if self.target.parameters else {}),
                 "candidates": [
                     [
@@ -155,11 +161,12 @@ class RoutingDecision(NamedTuple):
         raise ConfigurationError(f"a decision of version {version}; this version reads up to {FORMAT}")
 
 
-_UNKNOWN = dict.fromkeys(Features._fields, 0) | {"item_count": 1, "needs": ()}
+_COUNTS = Features.__struct_fields__
+_UNKNOWN = dict.fromkeys(_COUNTS, 0) | {"item_count": 1, "needs": ()}
 
 
 def _read(data: dict[str, Any]) -> RoutingDecision:
-    known = {key: value for key, value in data.get("features", {}).items() if key in Features._fields}
+    known = {key: value for key, value in data.get("features", {}).items() if key in _COUNTS}
     return RoutingDecision(
         call_id=data["id"],
         at=float(data["at"]),

@@ -96,7 +96,8 @@ class Eligibility:
     """
 
     __slots__ = (
-        "_left_out", "_lenient", "arms", "candidates", "of_tier", "policy", "prices", "reasons", "takers", "targets",
+        "_left_out", "_lenient", "_places", "_unknown", "arms", "candidates", "of_tier", "policy", "prices", "reasons",
+        "takers", "targets",
     )  # fmt: skip
 
     def __init__(
@@ -121,6 +122,10 @@ class Eligibility:
         """Of each: pico-dollars per input and per output token, and the output tokens that it can give at most."""
         self.takers = tuple(place for place, reason in enumerate(reasons) if not reason)
         """The places of those that may take it."""
+        self._unknown = (DEFAULT_OUTPUT,) * len(targets)
+        self._places: dict[ModelRef, tuple[int, ...]] = {}
+        for place, target in enumerate(targets):
+            self._places[target] = (*self._places.get(target, ()), place)
         self.of_tier: dict[int, tuple[int, ...]] = {}
         """The same by tier."""
         for place in self.takers:
@@ -141,12 +146,16 @@ class Eligibility:
             outputs: Means of the call's site, by arm.
         """
         if not (outputs or self.arms):
-            return (DEFAULT_OUTPUT,) * len(self.targets)
-        mean, known = outputs.get(None), outputs.get
+            return self._unknown
+        mean = outputs.get(None)
         elsewhere = DEFAULT_OUTPUT if mean is None else round(mean.value)
         if self.arms:
             return [_output_of(target, outputs, elsewhere) for target in self.targets]
-        return [elsewhere if (seen := known(target)) is None else round(seen.value) for target in self.targets]
+        found = [elsewhere] * len(self.targets)
+        for target, seen in list(outputs.items()):  # another thread may add one
+            for place in self._places.get(target, ()) if target else ():
+                found[place] = round(seen.value)
+        return found
 
 
 def _find_eligibility(

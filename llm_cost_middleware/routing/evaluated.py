@@ -3,78 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from operator import attrgetter
 from typing import Any
 
-from llm_cost_middleware.money import PICO_PER_NANO, NanoUSD
-from llm_cost_middleware.named_tuples import made
+from llm_cost_middleware.money import PICO_PER_NANO, ZERO, NanoUSD, ceil_picousd
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.decision import EvaluatedCandidate
 from llm_cost_middleware.routing.eligibility import Eligibility
 from llm_cost_middleware.routing.history import Outputs
-
-_NOTHING = NanoUSD(0)
-_cost = attrgetter("expected_nanousd")  # of candidates just evaluated, where it is never ``None``
 
 
 class Evaluated(Sequence[EvaluatedCandidate]):
     """The candidates as they were evaluated for one call, each with its expected cost: written out when looked at.
 
     Compares, prints and is copied as the tuple that it stands for.
-
-    Args:
-        eligibility: Who may take the call.
-        sizes: Its expected input tokens, how many answers it asks for, and the length expected of one at each.
-        affinity: Nano-dollars that a warm cache is worth, by model.
     """
 
-    __slots__ = ("_affinity", "_entries", "_sizes", "eligibility", "takers")
+    __slots__ = ("_affinity", "_answers", "_entries", "_lengths", "_tokens", "eligibility", "takers")
+    _affinity: Mapping[ModelRef, int] | None
+    _answers: int
+    _entries: tuple[EvaluatedCandidate, ...] | None
+    _lengths: Sequence[int]
+    _tokens: int
+    eligibility: Eligibility
+    takers: tuple[int, ...]
 
-    def __init__(
-        self, eligibility: Eligibility, sizes: tuple[int, int, Sequence[int]], affinity: Mapping[ModelRef, int]
-    ) -> None:
-        self.eligibility, self._sizes, self.takers = eligibility, sizes, eligibility.takers
-        self._affinity = affinity or None
-        self._entries: tuple[EvaluatedCandidate, ...] | None = None
+    @staticmethod
+    def of(
+        eligibility: Eligibility, tokens: int, answers: int, lengths: Sequence[int], affinity: Mapping[ModelRef, int]
+    ) -> Evaluated:
+        """What a constructor would make, without its frame.
+
+        Args:
+            eligibility: Who may take the call.
+            tokens: Its expected input tokens.
+            answers: How many answers it asks for.
+            lengths: The output tokens that are expected of an answer of each.
+            affinity: Nano-dollars that a warm cache is worth, by model.
+        """
+        new = Evaluated()
+        new.eligibility, new.takers, new._tokens, new._answers = eligibility, eligibility.takers, tokens, answers
+        new._lengths, new._affinity, new._entries = lengths, affinity or None, None
+        return new
 
     def at_lengths(self, outputs: Outputs) -> Evaluated:
         """The same without warm caches, where answers are of other lengths."""
-        tokens, answers, _ = self._sizes
-        return Evaluated(self.eligibility, (tokens, answers, self.eligibility.lengths(outputs)), {})
+        return Evaluated.of(self.eligibility, self._tokens, self._answers, self.eligibility.lengths(outputs), {})
 
-    def cheapest(self, tier: int) -> EvaluatedCandidate | None:
-        """The cheapest of a tier that may take the call, the first of several; ``None`` without any."""
+    def cheapest(self, tier: int) -> int | None:
+        """The place of the cheapest of a tier that may take the call, the first of several; ``None`` without any."""
         places = self.eligibility.of_tier.get(tier)
-        if places is None:
-            return None
+        if places is None or len(places) == 1:
+            return places and places[0]
         if self._affinity is not None:
-            return min([self.entry(place) for place in places], key=_cost)
-        best, least = self._least(places)
-        return made(EvaluatedCandidate, (self.eligibility.targets[best], tier, NanoUSD(least), "", _NOTHING))
-
-    def _least(self, places: tuple[int, ...]) -> tuple[int, int]:
-        """The first of some places with the least expected cost without a warm cache, and this in nano-dollars."""
-        (tokens, answers, lengths), prices = self._sizes, self.eligibility.prices
-        best = least = -1
+            return min(places, key=lambda place: self.entry(place).expected_nanousd or 0)
+        best = least = least_pico = -1
         for place in places:
-            inward, outward, most = prices[place]
-            length = lengths[place]
-            length = length if length < most else most  # noqa: FURB136 - calling min() costs more than all the rest
-            cost = -(-(tokens * inward + length * answers * outward) // PICO_PER_NANO)
-            if cost < least or best < 0:
-                best, least = place, cost
-        return best, least
+            pico = self._pico(place)
+            if pico < least_pico or best < 0:
+                cost = -(-pico // PICO_PER_NANO)  # compared as it is booked: the first of equals is taken
+                if cost < least or best < 0:
+                    best, least, least_pico = place, cost, pico
+        return best
+
+    def _pico(self, place: int) -> int:
+        """The expected cost at one of them without a warm cache, in pico-dollars."""
+        inward, outward, most = self.eligibility.prices[place]
+        length = self._lengths[place]
+        return self._tokens * inward + (length if length < most else most) * self._answers * outward  # noqa: FURB136 - a call of min() costs more
 
     def entry(self, place: int) -> EvaluatedCandidate:
         """One of them."""
         if self._entries is not None:
             return self._entries[place]
-        of, cold = self.eligibility, NanoUSD(self._least((place,))[1])
-        target, saving = of.targets[place], _NOTHING
+        of, cold = self.eligibility, ceil_picousd(self._pico(place))
+        target, saving = of.targets[place], ZERO
         if self._affinity is not None:
             saving = NanoUSD(min(cold, self._affinity.get(target.plain, 0)))
         cost = NanoUSD(cold - saving) if saving else cold
-        return made(EvaluatedCandidate, (target, of.candidates[place].tier, cost, of.reasons[place], saving))
+        return EvaluatedCandidate(target, of.candidates[place].tier, cost, of.reasons[place], saving)
 
     def eligible(self) -> list[EvaluatedCandidate]:
         """Those that may take the call."""

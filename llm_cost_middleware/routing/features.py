@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from msgspec import Struct
 
-from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.request import CallRequest, Part
 
 GROUP_PREFIXES = ("alike:", "task:")
@@ -15,7 +14,7 @@ _MEDIA_TOKENS = 1_000
 """Tokens assumed for an image, a document or a clip in an *expected* cost; bounds are computed in ``pricing``."""
 
 
-class Features(NamedTuple):
+class Features(Struct, frozen=True, gc=False):
     """Counts of one request. Plain numbers, so that a decision can be replayed from its line in the log."""
 
     text_length: int
@@ -53,7 +52,7 @@ def read_features(request: CallRequest) -> Features:
             needs.add("tools")
         if schema:
             needs.add("schema")
-    return made(Features, (
+    return Features(
         counts.handed,
         request.context.item_count,
         counts.characters + counts.tool_characters + len(schema),
@@ -63,7 +62,7 @@ def read_features(request: CallRequest) -> Features:
         len(tools) + len(request.server_tools),
         media,
         tuple(sorted(needs)) if needs else (),
-    ))  # fmt: skip
+    )
 
 
 def last_user_text(request: CallRequest) -> str:

@@ -12,6 +12,7 @@ from llm_cost_middleware.request import ModelRef
 # Weight of the newest call once there are ten; before that a plain mean. A mean, not a median: cost is linear in
 # tokens, so its expectation needs the expected number.
 _SMOOTHING = 0.1
+_PLAIN_MEAN = 10
 _MIN_CALLS = 5  # a deviation of fewer is mostly chance
 MIN_HELPED = 1 / 3  # of the escalations of a site; below it they are given up there
 _TARGETS = 64  # models remembered per site: callers may name any
@@ -28,7 +29,8 @@ class Mean:
     def add(self, value: float) -> None:
         """Add a value."""
         self.calls = calls = self.calls + 1
-        self.value += (value - self.value) * (1 / calls if calls * _SMOOTHING < 1 else _SMOOTHING)
+        before = self.value
+        self.value = before + (value - before) * (1 / calls if calls < _PLAIN_MEAN else _SMOOTHING)
 
 
 Outputs = Mapping[ModelRef | None, Mean]

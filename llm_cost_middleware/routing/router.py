@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from random import Random
-from typing import NamedTuple
+
+from msgspec import Struct, structs
 
 from llm_cost_middleware.capabilities.fitting import fit
 from llm_cost_middleware.errors import NoEligibleModelError
 from llm_cost_middleware.money import NanoUSD, ceil_nanousd
-from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.platform import PLATFORMS, find_platform
 from llm_cost_middleware.providers import NAMES, provider_of
 from llm_cost_middleware.request import CallRequest, ModelRef
@@ -29,7 +29,7 @@ NO_FALLBACKS: Mapping[str, str] = {}
 NO_AFFINITY: Mapping[ModelRef, int] = {}
 
 
-class RoutingContext(NamedTuple):
+class RoutingContext(Struct, frozen=True, gc=False):
     """State of the application that a decision depends on, beside the policy and the request."""
 
     call_id: str
@@ -51,7 +51,7 @@ class RoutingContext(NamedTuple):
     """Learned policies that are not to be trusted any more, with the reason, by version."""
 
 
-def decide(
+def decide(  # noqa: C901 - one step for each thing that decides
     policy: RoutingPolicy,
     candidates: Sequence[Candidate],
     request: CallRequest,
@@ -73,40 +73,46 @@ def decide(
     site = call_site(request)
     own = policy.for_site(site)
     groups = read_site(request).groups if own.learns else ()
-    _, now, rng, available, budget_left, affinity, history, sticky, fallen_back = context
-    given = made(PolicyInput, (features, request, site, budget_left, now, groups, fallen_back or NO_FALLBACKS))
+    history, sticky, available = context.history, context.sticky, context.available
+    given = PolicyInput(
+        features, request, site, context.budget_left, context.now, groups, context.fallen_back or NO_FALLBACKS
+    )
     if own.kind == "off" or request.model_pinned or request.context.forced_model:
         return _named(own, candidates, given, context)
     host = candidates if type(candidates) is CandidateSet else CandidateSet(candidates)
     outputs = history.outputs(site) if history is not None else NO_OUTPUTS
-    evaluated = _evaluate(host, own, request, features, affinity, outputs)
+    evaluated = _evaluate(host, own, request, features, context.affinity, outputs)
     if not evaluated.takers:
         found = _without_takers(evaluated, host, own, given, context)
         if isinstance(found, RoutingDecision):
             return found
         evaluated = found
     # a random model inside a conversation would throw its warm cache away
-    choice = select_tier(own, given, host.n_tiers, rng if sticky is None else None)
-    wanted, _, told, _, kind, _, chances = choice
-    tier = wanted
-    if kind == "cascade":
+    choice = select_tier(own, given, host.n_tiers, context.rng if sticky is None else None)
+    wanted = choice.tier
+    if choice.policy == "cascade":
         choice = _cascade_or_direct(own, choice, evaluated.eligible(), site, history)
-        tier, told, chances = choice.tier, choice.reason, choice.chances
-    chosen = (available is None and evaluated.cheapest(tier)) or _cheapest(evaluated.eligible(), tier, available)
-    target, found_in, _, _, _ = chosen
+    tier, told = choice.tier, choice.reason
+    place = evaluated.cheapest(tier) if available is None else None
+    if place is None:
+        chosen = _cheapest(evaluated.eligible(), tier, available)
+        target, found_in = chosen.target, chosen.tier
+    else:
+        target, found_in = evaluated.eligibility.targets[place], tier
     reason = told
-    if chances:
+    if choice.chances:
         choice = _with_chance(choice, found_in, evaluated.eligible(), available)
     if found_in != tier:
         reason += f"; no model of {own.tier_name(tier)} may take it, so {own.tier_name(found_in)}"
     if sticky is not None and sticky != target:
-        chosen, explanation = _beside(sticky, wanted, chosen, evaluated, given, history)
-        target, found_in, _, _, _ = chosen
+        best = chosen if place is None else evaluated.entry(place)
+        chosen, explanation = _beside(sticky, wanted, best, evaluated, given, history)
+        target, found_in = chosen.target, chosen.tier
         reason += explanation
     if left_out := evaluated.eligibility.left_out(target, request):
         reason += f"; without {', '.join(left_out)}, which {target} does not take"
     if found_in != tier or reason is not told:
-        choice = choice._replace(tier=found_in, reason=reason)
+        choice = structs.replace(choice, tier=found_in, reason=reason)
     return _decision(own, choice, target, evaluated, given, context, left_out)
 
 
@@ -116,7 +122,7 @@ def _evaluate(
 ) -> Evaluated:  # fmt: skip
     """Every candidate with its expected cost, and the reason against it."""
     found = candidates.eligibility(policy, request, features, parameters)
-    return Evaluated(found, (features.input_tokens, request.choice_count, found.lengths(outputs)), affinity)
+    return Evaluated.of(found, features.input_tokens, request.choice_count, found.lengths(outputs), affinity)
 
 
 def _without_takers(
@@ -258,7 +264,7 @@ def _with_chance(
     """Note how likely the tier was that answers: one without a model for this call adds its chance to another's."""
     leads = (_cheapest(eligible, drawn, available).tier for drawn in range(len(choice.chances)))
     chance = sum(part for part, lead in zip(choice.chances, leads, strict=True) if lead == tier)
-    return choice._replace(propensity=min(chance, 1.0))
+    return structs.replace(choice, propensity=min(chance, 1.0))
 
 
 def _cascade_or_direct(
@@ -284,9 +290,9 @@ def _cascade_or_direct(
         prior=PRIOR_UNFAILED if policy.watches_failures else PRIOR_ACCEPTED,
     )  # fmt: skip
     if worth:
-        return choice._replace(reason=f"{choice.reason}: expected to save {saving} a call")
+        return structs.replace(choice, reason=f"{choice.reason}: expected to save {saving} a call")
     reason = f"asking a cheap model first does not pay at {site}: {accepted:.0%} of {seen} accepted, {saving} a call"
-    return choice._replace(tier=strong.tier, reason=reason)
+    return structs.replace(choice, tier=strong.tier, reason=reason)
 
 
 def _stay_or_switch(
@@ -322,17 +328,19 @@ def _decision(
     context: RoutingContext,
     left_out: tuple[str, ...] = (),
 ) -> RoutingDecision:
-    features, request, site, _, now, groups, _ = given
-    tier, score, reason, propensity, kind, reading, _ = choice
+    tier, reading = choice.tier, choice.reading
+    ngrams: tuple[int, ...] = ()
+    stats: tuple[float, ...] = ()
+    groups: tuple[str, ...] = ()
     if reading is None and policy.learns:  # each text is hashed once
-        reading = read_text(last_user_text(request))
-    ngrams, stats, groups = (
-        ((), (), ()) if reading is None else (tuple(sorted(reading.ngrams.elements())), reading.stats, groups)
-    )
-    return made(RoutingDecision, (
-        context.call_id, now, target, tier, policy.tier_name(tier) if tier >= 0 else kind, kind, policy.version,
-        reason, score, propensity, site, request.model, features, evaluated, ngrams, stats, left_out, "", (), groups,
-    ))  # fmt: skip
+        reading = read_text(last_user_text(given.request))
+    if reading is not None:
+        ngrams, stats, groups = tuple(sorted(reading.ngrams.elements())), reading.stats, given.groups
+    return RoutingDecision(
+        context.call_id, given.now, target, tier, policy.tier_name(tier) if tier >= 0 else choice.policy, choice.policy,
+        policy.version, choice.reason, choice.score, choice.propensity, given.site, given.request.model, given.features,
+        evaluated, ngrams, stats, left_out, "", (), groups,
+    )  # fmt: skip
 
 
 __all__ = ["Candidate", "RoutingContext", "RoutingDecision", "decide", "downgrade", "fallbacks"]

@@ -8,6 +8,8 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from msgspec import Struct
+
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.request import CallRequest
 from llm_cost_middleware.routing.features import Features
@@ -16,7 +18,7 @@ _DAY = 86_400
 _HOUR = 3_600
 
 
-class PolicyInput(NamedTuple):
+class PolicyInput(Struct, frozen=True, gc=False):
     """Facts of one call that a policy may decide by."""
 
     features: Features

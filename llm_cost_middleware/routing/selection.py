@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 from random import Random
-from typing import NamedTuple
 
-from llm_cost_middleware.named_tuples import made
+from msgspec import Struct, structs
+
 from llm_cost_middleware.routing.complexity import TextReading, read_text
 from llm_cost_middleware.routing.features import Features, last_user_text
 from llm_cost_middleware.routing.policy import RoutingPolicy
@@ -16,7 +16,7 @@ from llm_cost_middleware.routing.rules import PolicyInput, first_match
 MIN_BUDGET_SHARE_TO_EXPLORE = 0.2
 
 
-class TierChoice(NamedTuple):
+class TierChoice(Struct, frozen=True, gc=False):
     """A tier, the reason for it, and the probability with which it was chosen."""
 
     tier: int
@@ -59,7 +59,7 @@ def within_bounds(policy: RoutingPolicy, choice: TierChoice, n_tiers: int) -> Ti
     if tier == choice.tier:
         return choice
     bound = "floor" if tier > choice.tier else "ceiling"
-    return choice._replace(tier=tier, reason=f"{choice.reason}; the {bound} makes it {policy.tier_name(tier)}")
+    return structs.replace(choice, tier=tier, reason=f"{choice.reason}; the {bound} makes it {policy.tier_name(tier)}")
 
 
 def _bounds(policy: RoutingPolicy, n_tiers: int) -> tuple[int, int]:
@@ -77,7 +77,8 @@ def _by_kind(policy: RoutingPolicy, given: PolicyInput, low: int, top: int) -> T
         request = given.request
         if by_size.tier > low or request.stream or request.size_only:  # a stream is with its caller before it fails
             return by_size
-        return by_size._replace(reason=f"{by_size.reason}; stronger if the answer visibly fails", policy="cascade")
+        reason = f"{by_size.reason}; stronger if the answer visibly fails"
+        return structs.replace(by_size, reason=reason, policy="cascade")
     if policy.kind == "cascade":
         return TierChoice(low, None, "cheap first, stronger if the answer is not accepted", policy="cascade")
     if policy.kind == "learned" and policy.learned is not None:
@@ -109,8 +110,8 @@ def _by_threshold(policy: RoutingPolicy, features: Features, low: int) -> TierCh
     elif items >= many:
         reason = f"{_batch(items)} ≥ {many:,}"
     else:
-        reason = f"{length:,}{_below(long, many, items)}"
-        return made(TierChoice, (low, score, reason, 1.0, "threshold", None, ()))
+        # grouping a number costs as much as ten of these lines
+        return TierChoice(low, score, f"{length if length < 1_000 else f'{length:,}'}{_below(long, many, items)}")  # noqa: PLR2004
     return TierChoice(low + 1, score, reason)
 
 
@@ -136,7 +137,7 @@ def _explore(policy: RoutingPolicy, choice: TierChoice, low: int, high: int, rng
         for tier in range(high + 1)
     )
     tier = low + rng.randrange(arms) if rng.random() < policy.explore else choice.tier
-    choice = choice._replace(propensity=chances[tier], chances=chances)
-    return choice if tier == choice.tier else choice._replace(
-        tier=tier, reason=f"explored, instead of: {choice.reason}"
-    )  # fmt: skip
+    choice = structs.replace(choice, propensity=chances[tier], chances=chances)
+    if tier == choice.tier:
+        return choice
+    return structs.replace(choice, tier=tier, reason=f"explored, instead of: {choice.reason}")

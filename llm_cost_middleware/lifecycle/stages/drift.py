@@ -58,16 +58,12 @@ class DriftStage:
             if own.learned is not None and own.learned.version in self._watched
         }
         self._calls: OrderedDict[str, str] = OrderedDict()
-        self._fallen: dict[str, str] = {}
+        self.fallen_back: Mapping[str, str] = {}
+        """The policies that fell back, with the reason, by version."""
         self._due: set[str] = set()
         self._untold: list[tuple[str, str]] = []
         for version in self._watched:  # another process may have seen it before
             self._take_up(version)
-
-    @property
-    def fallen_back(self) -> Mapping[str, str]:
-        """The policies that fell back, with the reason, by version."""
-        return self._fallen
 
     def news(self) -> list[tuple[str, str]]:
         """The policies that fell back since this was last asked: version and reason. Each is told once."""
@@ -142,8 +138,8 @@ class DriftStage:
         with self._lock:
             watched = self._watched[version]
             reason = watched.counts.judge(watched.reference, watched.limit)
-            if reason and version not in self._fallen:
-                self._fallen = {**self._fallen, version: reason}
+            if reason and version not in self.fallen_back:
+                self.fallen_back = {**self.fallen_back, version: reason}
                 self._untold.append((version, reason))
 
     def _exchange(self, version: str, fresh: DriftCounts) -> None:

@@ -100,9 +100,7 @@ class RouteStage:
             # Chosen under the lock: history and conversation must not change between ranking and remembering.
             last = next(filter(None, map(self._last_target.get, earlier)), None) if earlier else None
             fallen = self._drift.fallen_back
-            context = made(
-                RoutingContext, (call_id, now, self._rng, available, share, affinity, self._history, last, fallen)
-            )
+            context = RoutingContext(call_id, now, self._rng, available, share, affinity, self._history, last, fallen)
             try:
                 decision = decide(self._policy, candidates, request, features, context)
             except NoEligibleModelError:
@@ -244,5 +242,5 @@ def conversation_keys(request: CallRequest) -> tuple[Hashable, Sequence[Hashable
         return named, (named,)
     contents, spoken_to = request.contents, hash((request.provider, request.endpoint))
     prefixes = contents.prefixes
-    earlier = [spoken_to ^ prefixes[at] for at in reversed(contents.asked)]
+    earlier = [spoken_to ^ prefixes[at] for at in reversed(contents.asked)] if contents.asked else ()
     return spoken_to ^ prefixes[-1] if prefixes else spoken_to, earlier

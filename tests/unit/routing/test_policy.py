@@ -27,7 +27,7 @@ def test_the_classic_rule(length, items, tier):
 def test_the_default_policy_is_the_classic_rule_and_reports_its_features(ask):
     short, long, many = ask("x" * 9_999), ask("x" * 10_000), ask("x", context={"item_count": 30})
     assert choose(RoutingPolicy(), short).reason == "9,999 characters < 10,000 and 1 item < 30"
-    assert choose(RoutingPolicy(), long)[:2] == (1, 1.0)
+    assert (choose(RoutingPolicy(), long).tier, choose(RoutingPolicy(), long).score) == (1, 1.0)
     assert choose(RoutingPolicy(), many).reason == "30 items ≥ 30"
 
 
