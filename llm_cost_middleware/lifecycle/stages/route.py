@@ -13,7 +13,6 @@ from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.stages.cache import CACHE_WORTHY, CacheStage
 from llm_cost_middleware.lifecycle.stages.drift import DriftStage
 from llm_cost_middleware.lifecycle.state import ReservedAttempt, RoutedCall, Settings
-from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.request import CallRequest, CallResult, ModelRef
 from llm_cost_middleware.routing.cascade import other_tier, review_answer
 from llm_cost_middleware.routing.features import read_features
