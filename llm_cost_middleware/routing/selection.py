@@ -14,6 +14,7 @@ from llm_cost_middleware.routing.rules import PolicyInput, first_match
 
 # Exploration stops below this share of the tightest budget: a random tier may cost more than the chosen one.
 MIN_BUDGET_SHARE_TO_EXPLORE = 0.2
+_GROUPED = 1_000  # from there on a number is told in groups, which costs ten times as much as telling it
 
 
 class TierChoice(Struct, frozen=True, gc=False):
@@ -110,8 +111,8 @@ def _by_threshold(policy: RoutingPolicy, features: Features, low: int) -> TierCh
     elif items >= many:
         reason = f"{_batch(items)} ≥ {many:,}"
     else:
-        # grouping a number costs as much as ten of these lines
-        return TierChoice(low, score, f"{length if length < 1_000 else f'{length:,}'}{_below(long, many, items)}")  # noqa: PLR2004
+        told = f"{length}" if length < _GROUPED else f"{length:,}"
+        return TierChoice(low, score, told + _below(long, many, items))
     return TierChoice(low + 1, score, reason)
 
 
