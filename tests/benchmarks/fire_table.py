@@ -30,7 +30,7 @@ sys.path[:0] = [folder for folder in PLACES if folder not in sys.path]
 from fire_common import CALLERS, CAP, CLAUDE, GPT, PROCESSES, WORTH, ask, prompt, quiet, row
 
 from llm_cost_middleware import BudgetExceededError, CostConfig, CostPipeline
-from llm_cost_middleware.pricing.tokenizer import _vocabulary
+from llm_cost_middleware.pricing.vocabulary import tiktoken_encoding
 from llm_cost_middleware.simulator import Answer, Simulator, fill
 
 DOORS = ("wrap_openai", "wrap_anthropic", "guard(ChatOpenAI)", "guard(ChatAnthropic)", "router, GPT", "router, Claude")
@@ -282,7 +282,7 @@ def main():
         return 0
     quiet()
     table = []
-    with Simulator(latency_s=0.2, openai_vocabulary=_vocabulary("o200k_base").encode_ordinary) as sim:
+    with Simulator(latency_s=0.2, openai_vocabulary=tiktoken_encoding("o200k_base").encode_ordinary) as sim:
         own(table, sim, [door for door in DOORS if door in chosen.doors], chosen.ways)
         if set(PROXIES) & set(chosen.doors):
             import fire_proxy

@@ -67,22 +67,26 @@ class Refuses:
 
 
 class Gaps:
-    """Ticks on the running loop, and notes how long each tick had to wait."""
+    """Ticks on the running loop, and notes the longest that a tick had to wait.
+
+    Nothing is kept of the others: so many of them would call for collections of garbage that no program has.
+    """
 
     def __init__(self):
-        self.found, self.done = [], False
+        self.longest, self.done = (0, 0, 0), False
 
     async def tick(self):
         before = time.perf_counter(), time.thread_time(), time.process_time()
         while not self.done:
             await asyncio.sleep(0)
             now = time.perf_counter(), time.thread_time(), time.process_time()
-            self.found.append([1e3 * (late - early) for late, early in zip(now, before, strict=True)])
+            gap = tuple(1e3 * (late - early) for late, early in zip(now, before, strict=True))
+            self.longest = max(self.longest, gap)
             before = now
 
     async def of(self, work):
         await asyncio.sleep(0.05)
-        self.found.clear()
+        self.longest = (0, 0, 0)
         began = time.perf_counter()
         try:
             answer = await work
@@ -94,7 +98,7 @@ class Gaps:
         took = time.perf_counter() - began
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        return 1e3 * took, *map(max, zip(*self.found, strict=True))
+        return 1e3 * took, *self.longest
 
 
 def make():

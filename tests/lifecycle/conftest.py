@@ -16,7 +16,8 @@ from llm_cost_middleware import CostConfig, CostPipeline
 from llm_cost_middleware.context import read_context
 from llm_cost_middleware.integrations.anthropic import wrap_anthropic
 from llm_cost_middleware.integrations.openai import wrap_openai
-from llm_cost_middleware.pricing.tokenizer import _vocabulary, warm_up
+from llm_cost_middleware.pricing.tokenizer import warm_up
+from llm_cost_middleware.pricing.vocabulary import tiktoken_encoding
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import CallRequest, CallResult, Message, Part
 from llm_cost_middleware.simulator import Simulator, fill
@@ -202,7 +203,7 @@ class Harness:
 def loopback():
     """One loopback provider for all of these tests. Its OpenAI models bill by their published vocabulary."""
     assert warm_up("o200k_base")  # before the first call: a cold one would be counted elsewhere than the next
-    with Simulator(openai_vocabulary=_vocabulary("o200k_base").encode_ordinary) as simulator:
+    with Simulator(openai_vocabulary=tiktoken_encoding("o200k_base").encode_ordinary) as simulator:
         yield simulator
 
 

@@ -177,13 +177,11 @@ def test_an_openai_prompt_is_counted_by_its_vocabulary_and_a_long_one_only_where
 
 
 def test_tools_and_the_beginning_of_a_conversation_are_counted_once(make_harness, monkeypatch):
-    from llm_cost_middleware.pricing import tokenizer
+    from llm_cost_middleware.pricing.vocabulary import Vocabulary
 
     counted = []
-    count = tokenizer._count
-    monkeypatch.setattr(
-        tokenizer, "_count", lambda vocabulary, text: counted.append(len(text)) or count(vocabulary, text)
-    )
+    count = Vocabulary.count
+    monkeypatch.setattr(Vocabulary, "count", lambda which, text: counted.append(len(text)) or count(which, text))
     harness = make_harness()
     turns = [{"role": "user", "content": TEXT}]
     harness.ask("openai", messages=turns)

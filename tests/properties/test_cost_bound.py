@@ -9,7 +9,8 @@ from msgspec import structs
 
 from llm_cost_middleware.pricing.bound import bound
 from llm_cost_middleware.pricing.catalogue import Catalogue
-from llm_cost_middleware.pricing.tokenizer import _vocabulary, count_tokens
+from llm_cost_middleware.pricing.tokenizer import count_tokens
+from llm_cost_middleware.pricing.vocabulary import tiktoken_encoding
 from llm_cost_middleware.providers import get_provider
 
 CATALOGUE = Catalogue()
@@ -40,7 +41,7 @@ def _bound(provider, body):
 @pytest.mark.parametrize("model", ["gpt-4o", "gpt-4", "gpt-5-mini"])
 def test_no_text_has_more_openai_tokens_than_its_bound(model):
     encoding = CATALOGUE.limits("openai", model).encoding
-    vocabulary = _vocabulary(encoding)
+    vocabulary = tiktoken_encoding(encoding)
     if vocabulary is None:
         pytest.skip("the vocabulary is not installed")
 

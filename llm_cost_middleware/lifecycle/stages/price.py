@@ -32,7 +32,7 @@ from llm_cost_middleware.usage import TokenUsage, UsageReport
 
 _log = logging.getLogger(__name__)
 _BYTES_PER_TOKEN = 3  # usual ones, where nothing was counted: prose has more, JSON and code fewer
-_AT_ONCE = 16_384  # characters, about a millisecond: what takes longer to count is counted off the event loop
+_AT_ONCE = 16_384  # a millisecond or two: what takes longer to count is counted off the event loop
 _NO_MARKS: frozenset[str] = frozenset()
 _STATUS: dict[str, SettlementStatus] = {"exact": "exact", "estimated": "estimated", "unknown": "estimated"}
 PROVIDER_COUNT = "the input was counted by the provider, with a margin of 2 %"
@@ -162,7 +162,7 @@ class PriceStage:
         # Most calls have money enough: without a vocabulary at hand, texts are looked up only when it is short.
         begun = self._counter.begin(request, encoding) if is_loaded(encoding) else None
         if begun is not None:
-            return ExactCount(encoding, begun.size <= _AT_ONCE, self._counter, request, begun)
+            return ExactCount(encoding, begun.effort <= _AT_ONCE, self._counter, request, begun)
         return ExactCount(encoding, not is_countable(request), self._counter, request)
 
     def close_count(self, call: RoutedCall, target: ModelRef, token_counts: Mapping[str, int | None]) -> int | None:

@@ -164,7 +164,12 @@ def _start(constraint: Any) -> float:
 
 
 def _card(prices: ModelPrice) -> Card:
-    return {key: _price(value) for key, value in vars(prices).items() if value is not None and key in KEYS}
+    return {key: _price(value) for key, value in _by_name(prices).items() if value is not None and key in KEYS}
+
+
+def _by_name(prices: Any) -> Mapping[str, Any]:
+    """Prices of either kind: as they are read here, or of genai-prices itself."""
+    return prices if isinstance(prices, dict) else vars(prices)
 
 
 def _price(value: Any) -> Price:
@@ -175,14 +180,8 @@ def _price(value: Any) -> Price:
 
 def _in_tokens(model: ModelInfo) -> bool:
     cards = model.prices if isinstance(model.prices, list) else [model]
-    return all(
-        getattr(c.prices, "input_mtok", None) is not None and not _OTHER_UNITS & _priced_units(vars(c.prices))
-        for c in cards
-    )
-
-
-def _priced_units(prices: Mapping[str, Any]) -> set[str]:
-    return {key for key, value in prices.items() if value is not None}
+    priced = [{key for key, value in _by_name(c.prices).items() if value is not None} for c in cards]
+    return all("input_mtok" in keys and not _OTHER_UNITS & keys for keys in priced)
 
 
 def _is_same_model(clause: Any, model: str) -> bool:

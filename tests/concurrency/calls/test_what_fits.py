@@ -22,7 +22,7 @@ def fire_table():
 
 @pytest.fixture(scope="module")
 def sim(fire_table):
-    encode = fire_table._vocabulary("o200k_base").encode_ordinary
+    encode = fire_table.tiktoken_encoding("o200k_base").encode_ordinary
     with Simulator(latency_s=0.2, openai_vocabulary=encode) as simulator:
         yield simulator
 

@@ -5,6 +5,8 @@ import sys
 from types import ModuleType
 
 import pytest
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from llm_cost_middleware.pricing import genai
 
@@ -15,8 +17,10 @@ def plain(value):
     """A record of either kind as plain values; what no price is made of is left out."""
     if isinstance(value, list):
         return [plain(one) for one in value]
-    fields = value._asdict() if hasattr(value, "_asdict") else getattr(value, "__dict__", None)
-    if fields is None or type(value).__name__ in {"TimeOfDateConstraint", "Unread"}:
+    if isinstance(value, Struct):
+        value = asdict(value)
+    fields = value if isinstance(value, dict) else getattr(value, "__dict__", None)
+    if fields is None or type(value).__name__ == "TimeOfDateConstraint":
         return value if fields is None else None
     return {name: plain(one) for name, one in fields.items() if name not in UNREAD}
 

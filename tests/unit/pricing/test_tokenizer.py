@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from llm_cost_middleware.limits import find_limits
-from llm_cost_middleware.pricing.tokenizer import _vocabulary, count_tokens, warm_up
+from llm_cost_middleware.pricing.tokenizer import count_tokens, warm_up
+from llm_cost_middleware.pricing.vocabulary import find_vocabulary, tiktoken_encoding
 from llm_cost_middleware.providers.openai.request import read_request
 
 
@@ -30,7 +31,7 @@ O200K, CL100K = "fb374d419588a4632f3f557e76b4b70aebbca790", "9b5ad71b2ce5302211f
 def test_text_is_counted_exactly_and_framing_at_its_most():
     tiktoken = pytest.importorskip("tiktoken")
     words = "The quick brown fox. 敏捷的棕色狐狸 🦊 " * 50
-    encoding = _vocabulary("o200k_base")
+    encoding = tiktoken_encoding("o200k_base")
     assert isinstance(encoding, tiktoken.Encoding)
     assert count_tokens(request(words), "o200k_base") == len(encoding.encode_ordinary(words)) + 64 + 8
     assert encoding.encode_ordinary("hello world") == [24912, 2375], "the published ids of o200k_base"
@@ -56,7 +57,7 @@ def test_counting_neither_downloads_nor_imports_litellm(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("the network was asked for")
 
-    _vocabulary.cache_clear()
+    find_vocabulary.cache_clear()
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
     monkeypatch.setattr(socket.socket, "connect", refuse)
     assert warm_up("o200k_base")
@@ -76,8 +77,8 @@ def test_without_litellm_a_vocabulary_in_the_folder_of_tiktoken_is_used_and_anot
     (tmp_path / CL100K).write_bytes(b"IQ== 0\n")
     script = (
         "import sys; sys.modules['litellm'] = None; import importlib.util as u; found = u.find_spec\n"
-        "import llm_cost_middleware.pricing.tokenizer as t\n"
-        "t.find_spec = lambda name: None if name == 'litellm' else found(name)\n"
+        "import llm_cost_middleware.pricing.tokenizer as t, llm_cost_middleware.pricing.vocabulary as v\n"
+        "v.find_spec = lambda name: None if name == 'litellm' else found(name)\n"
         "print(t.warm_up('o200k_base'), t.warm_up('cl100k_base'))"
     )
     for folder, told in ((str(tmp_path), "True False"), ("", "False False"), (str(tmp_path / "none"), "False False")):
