@@ -10,11 +10,19 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from llm_cost_middleware.request import Message, Part, Tool
+    from llm_cost_middleware.request import Message, Part, Role, Tool
 
 ATTACHED = frozenset({"image", "document", "audio"})
 """Kinds of blocks whose text is not all there is of them."""
 _DEFERRED = '"defer_loading":true'
+
+
+class Columns:
+    """Messages of a role and a text each."""
+
+    __slots__ = ("roles", "texts")
+    roles: list[Role]
+    texts: list[str]
 
 
 class RequestContents:
@@ -32,10 +40,13 @@ class RequestContents:
     )  # fmt: skip
 
     def __init__(self, messages: Sequence[Message], tools: Sequence[Tool]) -> None:
-        self._read_messages(messages)
+        if isinstance(messages, Columns):
+            self._read_columns(messages)
+        else:
+            self._read_messages(messages)
         self._read_tools(tools)
 
-    def _read_messages(self, messages: Sequence[Message]) -> None:  # noqa: PLR0915 - one walk, counting all
+    def _read_messages(self, messages: Sequence[Message]) -> None:  # noqa: C901 - one walk, counting all
         # What stands in the loop runs for every message of a conversation, on every call: the rest is told from it.
         handed = characters = tokens = wide = empty = turns = instructions = told = 0
         blank = False
@@ -76,7 +87,51 @@ class RequestContents:
                 instructions += 1
             empty += not parts
             before = role
-        systems = _count_leading(messages, instructions)
+        systems = 0
+        while systems < instructions and messages[systems].role == "system":
+            systems += 1
+        self._keep(handed, characters, tokens, wide, empty, turns, instructions, systems, texts, odd, prefixes, asked)
+        self.blanks_user = blank
+        """A message of the user has nothing in it."""
+        self.begins_answer = role == "assistant"
+        """The last message begins the answer."""
+
+    def _read_columns(self, messages: Columns) -> None:
+        """The same of messages that are a role and a text each."""
+        handed = characters = tokens = wide = turns = instructions = systems = told = 0
+        blank = False
+        role = before = ""
+        prefixes: list[int] = []
+        asked: list[int] = []
+        for role, text in zip(messages.roles, messages.texts, strict=True):
+            size = len(text)
+            characters += size
+            if text.isascii():
+                tokens += size // 4
+            else:
+                tokens += size // 2
+                wide += len(text.encode("utf-8", "surrogatepass")) - size
+            told = hash((told, role, "text", text))
+            if role == "user":
+                turns += 1
+                handed += size
+                blank = blank or not text or text.isspace()
+            elif role == "assistant":
+                if before != role and before:
+                    asked.append(len(prefixes) - 1)
+            else:
+                systems += instructions == len(prefixes)
+                instructions += 1
+            prefixes.append(told)
+            before = role
+        texts = messages.texts
+        self._keep(handed, characters, tokens, wide, 0, turns, instructions, systems, texts, [], prefixes, asked)
+        self.blanks_user, self.begins_answer = blank, role == "assistant"
+
+    def _keep(
+        self, handed: int, characters: int, tokens: int, wide: int, empty: int, turns: int, instructions: int,
+        systems: int, texts: list[str], odd: list[Part], prefixes: list[int], asked: list[int],
+    ) -> None:  # fmt: skip
         self.handed = handed
         """Characters of all user and tool turns."""
         self.characters = characters
@@ -98,14 +153,10 @@ class RequestContents:
         """A block is no text, or holds one that is none."""
         self.call_blocks = sum(part.kind in ("tool_use", "tool_result") for part in odd) if odd else 0
         """Tool calls and their results."""
-        self.begins_answer = role == "assistant"
-        """The last message begins the answer."""
         self.systems = systems
         """Messages of instructions at the beginning."""
         self.speaks = systems < len(prefixes)
         """There is a message that is no instruction."""
-        self.blanks_user = blank
-        """A message of the user has nothing in it."""
         self.instructs_inside = systems < instructions
         """Instructions stand behind other messages."""
         self.prefixes = prefixes
@@ -136,11 +187,3 @@ def _tell_attached(told: int, part: Part) -> int:
         for inner in part.nested:
             told = _tell_attached(hash((told, inner.kind, inner.text)), inner)
     return told
-
-
-def _count_leading(messages: Sequence[Message], instructions: int) -> int:
-    """Return how many messages at the beginning are instructions, of so many in all."""
-    count = 0
-    while count < instructions and messages[count].role == "system":
-        count += 1
-    return count

@@ -7,7 +7,7 @@ caller stay where they are.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, Protocol
@@ -152,7 +152,7 @@ class CallRequest(Struct, frozen=True, dict=True):
     """The provider in whose form it was written: ``anthropic`` or ``openai``."""
     model: str
     """The model as the caller named it, without the provider."""
-    messages: tuple[Message, ...]
+    messages: Sequence[Message]
     tools: tuple[Tool, ...] = ()
     endpoint: Endpoint = "messages"
     max_tokens: int | None = None
@@ -220,7 +220,7 @@ class CallRequest(Struct, frozen=True, dict=True):
 
 
 def as_written(
-    provider: str, model: str, messages: tuple[Message, ...], tools: tuple[Tool, ...], endpoint: Endpoint,
+    provider: str, model: str, messages: Sequence[Message], tools: tuple[Tool, ...], endpoint: Endpoint,
     max_tokens: int | None, choice_count: int, output_schema: str, server_tools: tuple[ServerTool, ...],
     params: Mapping[str, Any], settings: Mapping[str, Any], *, stream: bool, stored: bool,
 ) -> CallRequest:  # fmt: skip

@@ -13,19 +13,16 @@ are those of later turns where processes share what they learn; elsewhere what t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Any
 
 from msgspec import Struct
 
-from llm_cost_middleware.contents import ATTACHED
+from llm_cost_middleware.contents import ATTACHED, Columns
 from llm_cost_middleware.prompt_cache.listed_tools import listed_tools
+from llm_cost_middleware.prompt_cache.turn_ends import PromptStage, is_markable, last_markable, plain_answer, stage_of
 from llm_cost_middleware.request import BlockRef, CallRequest, Endpoint, Message, Part, Section
-
-PromptStage = Literal["first", "first_with_tools", "chat", "agent"]
-"""Position of a request in its conversation: a first turn without tools, a first turn with tools, a later turn of a
-person, a later turn with tool results."""
 
 TOKENS_PER_BYTE = 0.25
 """Usual density of English text and JSON, until the model's own is known."""
@@ -38,9 +35,6 @@ _MESSAGE_PARAMS = ("tool_choice", "thinking", "reasoning_effort", "effort", "rea
 SALTING_PARAMS = (*_SYSTEM_PARAMS, *_MESSAGE_PARAMS)
 _ATTACHMENT_BYTES = 4_800
 """Weight of an image or a page in bytes of text: about 1,200 tokens."""
-_UNMARKABLE = frozenset({"thinking", "other"})
-_ANSWERS_MARKED = frozenset({"messages", "chat.completions"})
-"""Endpoints at which a mark on the text of an answer stays: LiteLLM hands it on from a chat to Claude."""
 _BLOCKS_CUT, _MARKS_ALONE = 8, -1
 """Blocks of a message after each of which it is cut, beside its end; or only where the caller set a mark."""
 _TURNS_CUT = 4
@@ -168,7 +162,7 @@ class _Reader:
         contents = request.contents
         systems = contents.systems
         for at in range(systems):
-            self._message("system", at, messages[at], cut=_BLOCKS_CUT)
+            self._cut_message("system", messages, at)
         head = len(boundaries)
         self._salt(_MESSAGE_PARAMS)
         self.run.append(request.output_schema)
@@ -179,7 +173,7 @@ class _Reader:
             ends.append(len(turns) - 1)
         first_end = ends[0] if ends else -1
         for at in range(first_end + 1):
-            self._message("messages", at, turns[at], cut=_BLOCKS_CUT if turns[at].role != "assistant" else 0)
+            self._cut_message("messages", turns, at)
         first_turn = len(boundaries)
         previous = first_turn - 1 if len(ends) > 1 and first_turn > head else None
         if first_end + 1 < len(turns):
@@ -191,9 +185,9 @@ class _Reader:
             head=head,
             first_turn=first_turn,
             previous=previous,
-            stage=_stage(turns, ends, tools=bool(request.tools)),
+            stage=stage_of(turns, ends, tools=bool(request.tools)),
             turns=max(len(ends) - 1, 0),
-            previous_stage=_stage(turns, ends[:-1], tools=bool(request.tools)),
+            previous_stage=stage_of(turns, ends[:-1], tools=bool(request.tools)),
             size=self.size,
             tokens=int(self.size * self.density),
             tokens_per_byte=self.density,
@@ -214,6 +208,18 @@ class _Reader:
             if tool.mark or at == last:
                 self._cut(BlockRef("tools", 0, tool.place), tool.mark, markable=tool.markable)
 
+    def _cut_message(self, section: Section, messages: Sequence[Message], at: int) -> None:
+        """Add a message at the beginning of a prompt, cut after its first blocks where it is no answer."""
+        if not isinstance(messages, Columns):
+            message = messages[at]
+            self._message(section, at, message, cut=_BLOCKS_CUT if message.role != "assistant" else 0)
+            return
+        role, text = messages.roles[at], messages.texts[at]
+        self.number += 1
+        self.run += (role, text)
+        if role != "assistant" and text.strip():
+            self._cut(BlockRef(section, at, 0), None)
+
     def _message(self, section: Section, at: int, message: Message, *, cut: int) -> None:
         """Add a message and cut it after its first blocks, its last one, and marked ones."""
         parts = message.parts
@@ -224,44 +230,54 @@ class _Reader:
             self.run.append(part.text)
             if part.nested or part.kind in ATTACHED:
                 self._attach(part.kind, part.media, part.nested)
-            markable = bool(cut) and _is_markable(part)
+            markable = bool(cut) and is_markable(part)
             inner = part.inner_marks
             if part.cache_ttl or inner or (markable and (block < cut or block == last)):
                 self._cut(BlockRef(section, at, block), part.cache_ttl, inner, markable=markable)
 
-    def _later_turns(self, turns: tuple[Message, ...], begin: int, ends: list[int]) -> int | None:
+    def _later_turns(self, turns: Sequence[Message], begin: int, ends: list[int]) -> int | None:
         """Add the messages after the first turn, cut at the ends of the latest turns.
 
         Returns:
             The boundary at which the turn before the last ended.
         """
-        add, found, contents = self.run.append, None, self.request.contents
-        odd = contents.marked or contents.attached
+        found = None
         if not self.shared:
             self._flush()
             self.own = self.digest.digest()[:16]
         cut_ends, before_last = ends[1:][-_TURNS_CUT:], ends[-2] if len(ends) > 1 else -1
-        answer = _plain_answer(self.request, turns, ends)
+        answer = plain_answer(self.request, turns, ends)
         for stop in sorted({*cut_ends, answer, len(turns) - 1}):
             if stop < begin:  # no plain answer
                 continue
-            for at in range(begin, stop + 1) if odd else ():
+            self._turns(turns, begin, stop + 1)
+            begin, last = stop + 1, last_markable(turns, stop)
+            if last >= 0 and (stop == answer or stop in cut_ends):
+                self._cut(BlockRef("messages", stop, last), None)
+                if stop == answer:
+                    self.answer = len(self.boundaries) - 1
+            if stop == before_last and self.boundaries and _ends_at(self.boundaries[-1].ref, stop):
+                found = len(self.boundaries) - 1
+        return found
+
+    def _turns(self, turns: Sequence[Message], begin: int, end: int) -> None:
+        """Add messages, cut where the caller set a mark alone."""
+        contents, add = self.request.contents, self.run.append
+        if isinstance(turns, Columns):
+            self.number += end - begin
+            pieces = [""] * (2 * (end - begin))
+            pieces[::2], pieces[1::2] = turns.roles[begin:end], turns.texts[begin:end]
+            self.run += pieces
+        elif contents.marked or contents.attached:
+            for at in range(begin, end):
                 self._message("messages", at, turns[at], cut=_MARKS_ALONE if turns[at].role != "assistant" else 0)
+        else:
             # Kept flat: it runs once per block of the whole conversation, on every call.
-            for message in () if odd else turns[begin : stop + 1]:
+            for message in turns[begin:end]:
                 add(message.role)
                 self.number += len(message.parts)
                 for part in message.parts:
                     add(part.text)
-            parts, begin = turns[stop].parts, stop + 1
-            if stop == answer:
-                self._cut(BlockRef("messages", stop, len(parts) - 1), None)
-                self.answer = len(self.boundaries) - 1
-            elif stop in cut_ends and parts and not _bears_mark(parts[-1]) and _is_markable(parts[-1]):
-                self._cut(BlockRef("messages", stop, len(parts) - 1), None)
-            if stop == before_last and self.boundaries and _ends_at(self.boundaries[-1].ref, stop):
-                found = len(self.boundaries) - 1
-        return found
 
     def _attach(self, kind: str, detail: Mapping[str, Any], inner: tuple[Part, ...]) -> None:
         """Add attachments and nested blocks. Blocks inside a block are not counted by themselves."""
@@ -300,7 +316,9 @@ class _Reader:
         if self.own is None:
             return self.digest.digest()[:16]
         prefixes, at = self.request.contents.prefixes, self.request.contents.systems + ref.message
-        parts, told = self.request.messages[at].parts, prefixes[at]
+        told = prefixes[at]
+        # Without a mark of the caller's, a later message is cut at its end alone.
+        parts = self.request.messages[at].parts if self.request.contents.marked else ()
         if ref.block < len(parts) - 1:
             blocks = parts[: ref.block + 1]
             told = hash((prefixes[at - 1], *((part.text, repr((part.media, part.nested))) for part in blocks)))
@@ -317,40 +335,8 @@ class _Reader:
         self.boundaries.append(Boundary(ref, self.number, size, tokens, prefix, mark, markable))
 
 
-def _bears_mark(part: Part) -> bool:
-    return bool(part.cache_ttl or part.inner_marks)
-
-
 def _ends_at(ref: BlockRef, turn: int) -> bool:
     return ref.section == "messages" and ref.message == turn
-
-
-def _plain_answer(request: CallRequest, turns: tuple[Message, ...], ends: list[int]) -> int:
-    """Return the latest answer, where a mark on it reaches the provider; -1 if there is none."""
-    if request.endpoint not in _ANSWERS_MARKED or not ends[1:]:
-        return -1
-    at, before = ends[-1] - 1, ends[-2]
-    while at > before and turns[at].role != "assistant":
-        at -= 1
-    parts = turns[at].parts if at > before else ()
-    if not parts:
-        return -1
-    for part in parts:
-        if part.kind != "text" or _bears_mark(part):
-            return -1
-    return at if _is_markable(parts[-1]) else -1
-
-
-def _is_markable(part: Part) -> bool:
-    """Return whether a provider accepts a mark on this block: not on thinking, not on empty text."""
-    return part.kind not in _UNMARKABLE and (part.kind != "text" or bool(part.text.strip()))
-
-
-def _stage(turns: tuple[Message, ...], ends: list[int], *, tools: bool) -> PromptStage:
-    if len(ends) <= 1:
-        return "first_with_tools" if tools else "first"
-    last = turns[ends[-1]]
-    return "agent" if last.role == "tool" or "tool_result" in [part.kind for part in last.parts] else "chat"
 
 
 def tracked_boundaries(layout: PromptLayout) -> list[int]:

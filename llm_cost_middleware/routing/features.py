@@ -58,7 +58,7 @@ def read_features(request: CallRequest) -> Features:
         counts.characters + counts.tool_characters + len(schema),
         counts.expected_tokens + counts.tool_tokens + len(schema) // 4 + media * _MEDIA_TOKENS,
         counts.user_turns,
-        len(request.messages),
+        len(counts.prefixes),
         len(tools) + len(request.server_tools),
         media,
         tuple(sorted(needs)) if needs else (),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llm_cost_middleware.request import EMPTY, CallRequest, Message, Part, Role, ServerTool, Tool, as_written
+from llm_cost_middleware.turns import read_plain
 from llm_cost_middleware.wire import ByValue, definition_text, fingerprint, picture_size
 
 _PARAMS = (
@@ -36,23 +37,8 @@ def read_request(body: Mapping[str, Any], endpoint: str = "messages") -> CallReq
     del endpoint  # one shape for all of them: messages, count_tokens
     get = body.get
     view = _MessagesView()
-    messages: list[Message] = []
-    system = get("system")
-    if system:
-        messages.append(Message("system", view.parts(system)))
-    for message in get("messages") or ():
-        if type(message) is not dict and not isinstance(message, Mapping):  # an abstract class is slow to ask
-            messages.append(Message("user", (Part("text", str(message)),)))
-            continue
-        try:
-            known = _ROLES.get(message.get("role"), "user")
-        except TypeError:  # a list, say: the provider says what it thinks of that
-            known = "user"
-        content = message.get("content")
-        if type(content) is str:
-            messages.append(Message(known, (Part("text", content),)))
-        else:
-            messages.append(Message(known, view.parts(content)))
+    given, system = get("messages") or (), get("system")
+    messages = read_plain(given, _ROLES, system) or view.messages(given, system)
     definitions = get("tools")
     tools, server_tools, held = _read_tools(definitions) if definitions else ((), (), 0)
     params = {} if _IS_PARAM.isdisjoint(body) else {name: body[name] for name in _PARAMS if name in body}
@@ -65,7 +51,7 @@ def read_request(body: Mapping[str, Any], endpoint: str = "messages") -> CallReq
         server_tools += tuple(ServerTool("mcp") for _ in servers)
     limit = get("max_tokens")
     return as_written(
-        "anthropic", str(get("model") or ""), tuple(messages), tools, "messages",
+        "anthropic", str(get("model") or ""), messages, tools, "messages",
         limit if type(limit) is int and limit >= 0 else None, 1, _schema(body), server_tools, params,
         {} if _PROMPT.issuperset(body) else {name: body[name] for name in body if name not in _PROMPT},
         stream=bool(get("stream")),
@@ -123,6 +109,19 @@ class _MessagesView:
 
     def __init__(self) -> None:
         self.stored = self.cites = False
+
+    def messages(self, given: Iterable[Any], system: Any) -> tuple[Message, ...]:
+        messages = [Message("system", self.parts(system))] if system else []
+        for message in given:
+            if type(message) is not dict and not isinstance(message, Mapping):  # an abstract class is slow to ask
+                messages.append(Message("user", (Part("text", str(message)),)))
+                continue
+            try:
+                known = _ROLES.get(message.get("role"), "user")
+            except TypeError:  # a list, say: the provider says what it thinks of that
+                known = "user"
+            messages.append(Message(known, self.parts(message.get("content"))))
+        return tuple(messages)
 
     def parts(self, content: Any) -> tuple[Part, ...]:
         if isinstance(content, str):

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from llm_cost_middleware.providers.openai.embeddings import read_embedding
 from llm_cost_middleware.request import EMPTY, CallRequest, Endpoint, Message, Part, Role, ServerTool, Tool, as_written
+from llm_cost_middleware.turns import read_plain
 from llm_cost_middleware.wire import ByValue, definition_text, fingerprint
 
 _PARAMS = (
@@ -55,8 +56,13 @@ def read_request(body: Mapping[str, Any], endpoint: str = "chat.completions") ->
     get = body.get
     view = _PromptView()
     responses = endpoint.startswith("responses")
+    messages: Sequence[Message]
     named: Endpoint = "responses" if responses else "chat.completions"
-    messages = view.items(body) if responses else view.chat(get("messages") or ())
+    if responses:
+        messages = view.items(body)
+    else:
+        given = get("messages") or ()
+        messages = read_plain(given, _SPEAKERS) or view.chat(given)
     definitions = get("tools") or get("functions")
     tools, server_tools, held = _read_tools(definitions) if definitions else ((), (), 0)
     params = {} if _IS_PARAM.isdisjoint(body) else {name: body[name] for name in _PARAMS if name in body}
