@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from math import inf
 from typing import Any, NamedTuple
 
 from llm_cost_middleware.errors import PriceNotFoundError
@@ -62,6 +64,12 @@ class PricedModel:
     """Assumptions about the model, beside those of its price."""
     compiled: dict[_Key, Rates] = field(default_factory=dict)
     upper_bounds: dict[_Key, Rates] = field(default_factory=dict)
+
+    def period(self, at: float) -> tuple[float, float]:
+        """Return the moments between which the prices of a moment hold: from the first on, before the second."""
+        later = bisect_right(self.breaks, at)
+        since = self.breaks[later - 1] if later else -inf
+        return since, self.breaks[later] if later < len(self.breaks) else inf
 
     def possible_terms(self, what: str) -> tuple[str, ...]:
         """Return the terms (service tiers, places) that apply to a request at the provider's choice."""

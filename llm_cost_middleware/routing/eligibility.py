@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
-from typing import Literal
+from typing import Any, Literal
 
 from llm_cost_middleware.capabilities.arms import arm_for, output_factor
 from llm_cost_middleware.capabilities.fitting import Fits, fit_eligible, shape_of
@@ -39,18 +39,29 @@ class Candidate:
     """Reason why it cannot be used at all (no key, no price); ``None`` where it can."""
 
 
-class CandidateSet(tuple[Candidate, ...]):  # noqa: SLOT001 - a tuple of any length has no room for slots
+class CandidateSet(Sequence[Candidate]):
     """The candidates of a host, with what was found out of them for the shapes of requests seen so far.
 
     Built with the candidates, once per configuration and date, and forgotten with them. Safe to share between threads.
     """
 
+    __slots__ = ("_candidates", "_found", "_least_window", "n_tiers")
+
     def __init__(self, candidates: Iterable[Candidate] = ()) -> None:
-        del candidates  # taken by ``tuple.__new__``
+        self._candidates = tuple(candidates)
         self.n_tiers = 1 + max((candidate.tier for candidate in self), default=0)
         windows = [candidate.context_window for candidate in self if candidate.context_window is not None]
         self._least_window = min(windows, default=inf)
         self._found: dict[Hashable, Eligibility] = {}
+
+    def __getitem__(self, at: Any) -> Any:
+        return self._candidates[at]
+
+    def __len__(self) -> int:
+        return len(self._candidates)
+
+    def __iter__(self) -> Iterator[Candidate]:
+        return iter(self._candidates)
 
     def eligibility(
         self, policy: RoutingPolicy, request: CallRequest, features: Features, parameters: Parameters = "strict"
@@ -96,8 +107,7 @@ class Eligibility:
     """
 
     __slots__ = (
-        "_left_out", "_lenient", "_places", "_unknown", "arms", "candidates", "of_tier", "policy", "prices", "reasons",
-        "takers", "targets",
+        "_left_out", "_lenient", "arms", "candidates", "of_tier", "policy", "prices", "reasons", "takers", "targets",
     )  # fmt: skip
 
     def __init__(
@@ -122,10 +132,6 @@ class Eligibility:
         """Of each: pico-dollars per input and per output token, and the output tokens that it can give at most."""
         self.takers = tuple(place for place, reason in enumerate(reasons) if not reason)
         """The places of those that may take it."""
-        self._unknown = (DEFAULT_OUTPUT,) * len(targets)
-        self._places: dict[ModelRef, tuple[int, ...]] = {}
-        for place, target in enumerate(targets):
-            self._places[target] = (*self._places.get(target, ()), place)
         self.of_tier: dict[int, tuple[int, ...]] = {}
         """The same by tier."""
         for place in self.takers:
@@ -139,22 +145,25 @@ class Eligibility:
             found = self._left_out[target] = fit_eligible(request, target, lenient=self._lenient).left_out
         return found
 
-    def lengths(self, outputs: Outputs) -> Sequence[int]:
-        """Output tokens expected of each target.
+    def picousd(self, places: Iterable[int], tokens: int, answers: int, outputs: Outputs) -> list[int]:
+        """The expected costs at some of the targets without a warm cache, in pico-dollars.
 
         Args:
+            places: Which.
+            tokens: The call's expected input tokens.
+            answers: How many answers it asks for.
             outputs: Means of the call's site, by arm.
         """
-        if not (outputs or self.arms):
-            return self._unknown
         mean = outputs.get(None)
-        elsewhere = DEFAULT_OUTPUT if mean is None else round(mean.value)
-        if self.arms:
-            return [_output_of(target, outputs, elsewhere) for target in self.targets]
-        found = [elsewhere] * len(self.targets)
-        for target, seen in list(outputs.items()):  # another thread may add one
-            for place in self._places.get(target, ()) if target else ():
-                found[place] = round(seen.value)
+        elsewhere, found = DEFAULT_OUTPUT if mean is None else round(mean.value), []
+        for place in places:
+            inward, outward, most = self.prices[place]
+            known = outputs.get(target := self.targets[place])
+            if known is not None:
+                length = round(known.value)
+            else:
+                length = _assumed_output(target, outputs) if self.arms and target.parameters else elsewhere
+            found.append(tokens * inward + (length if length < most else most) * answers * outward)  # noqa: FURB136 - a call of min() costs more than all the rest
         return found
 
 
@@ -175,7 +184,7 @@ def _find_eligibility(
             reasons[place] = f"differs from {target} by what the caller states himself"
         targets.append(target)
     return Eligibility(
-        policy, candidates, tuple(targets), tuple(reasons), request.max_tokens, lenient=parameters == "lenient"
+        policy, tuple(candidates), tuple(targets), tuple(reasons), request.max_tokens, lenient=parameters == "lenient"
     )
 
 
@@ -217,14 +226,6 @@ def _rejections(
             reason = "" if fits is None else fits.at(candidate.target).refused
         reasons.append(reason)
     return reasons
-
-
-def _output_of(target: ModelRef, outputs: Outputs, elsewhere: int) -> int:
-    """Output tokens of a model or an arm: from those seen of it at this site, else assumed."""
-    known = outputs.get(target)
-    if known is not None:
-        return round(known.value)
-    return _assumed_output(target, outputs) if target.parameters else elsewhere
 
 
 def _assumed_output(arm: ModelRef, outputs: Outputs) -> int:

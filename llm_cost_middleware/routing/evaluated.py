@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from llm_cost_middleware.money import PICO_PER_NANO, ZERO, NanoUSD, ceil_picousd
@@ -18,18 +18,18 @@ class Evaluated(Sequence[EvaluatedCandidate]):
     Compares, prints and is copied as the tuple that it stands for.
     """
 
-    __slots__ = ("_affinity", "_answers", "_entries", "_lengths", "_tokens", "eligibility", "takers")
+    __slots__ = ("_affinity", "_answers", "_entries", "_outputs", "_tokens", "eligibility", "takers")
     _affinity: Mapping[ModelRef, int] | None
     _answers: int
     _entries: tuple[EvaluatedCandidate, ...] | None
-    _lengths: Sequence[int]
+    _outputs: Outputs
     _tokens: int
     eligibility: Eligibility
     takers: tuple[int, ...]
 
     @staticmethod
     def of(
-        eligibility: Eligibility, tokens: int, answers: int, lengths: Sequence[int], affinity: Mapping[ModelRef, int]
+        eligibility: Eligibility, tokens: int, answers: int, outputs: Outputs, affinity: Mapping[ModelRef, int]
     ) -> Evaluated:
         """What a constructor would make, without its frame.
 
@@ -37,46 +37,43 @@ class Evaluated(Sequence[EvaluatedCandidate]):
             eligibility: Who may take the call.
             tokens: Its expected input tokens.
             answers: How many answers it asks for.
-            lengths: The output tokens that are expected of an answer of each.
+            outputs: Means of the output tokens of the call's site, by arm; never changed.
             affinity: Nano-dollars that a warm cache is worth, by model.
         """
         new = Evaluated()
         new.eligibility, new.takers, new._tokens, new._answers = eligibility, eligibility.takers, tokens, answers
-        new._lengths, new._affinity, new._entries = lengths, affinity or None, None
+        new._outputs, new._affinity, new._entries = outputs, affinity or None, None
         return new
 
     def at_lengths(self, outputs: Outputs) -> Evaluated:
         """The same without warm caches, where answers are of other lengths."""
-        return Evaluated.of(self.eligibility, self._tokens, self._answers, self.eligibility.lengths(outputs), {})
+        return Evaluated.of(self.eligibility, self._tokens, self._answers, outputs, {})
 
     def cheapest(self, tier: int) -> int | None:
         """The place of the cheapest of a tier that may take the call, the first of several; ``None`` without any."""
-        places = self.eligibility.of_tier.get(tier)
+        of, affinity = self.eligibility, self._affinity
+        places = of.of_tier.get(tier)
         if places is None or len(places) == 1:
             return places and places[0]
-        if self._affinity is not None:
-            return min(places, key=lambda place: self.entry(place).expected_nanousd or 0)
-        best = least = least_pico = -1
-        for place in places:
-            pico = self._pico(place)
-            if pico < least_pico or best < 0:
-                cost = -(-pico // PICO_PER_NANO)  # compared as it is booked: the first of equals is taken
-                if cost < least or best < 0:
-                    best, least, least_pico = place, cost, pico
+        best = least = -1
+        for place, pico in zip(places, self._picousd(places), strict=True):
+            cost = -(-pico // PICO_PER_NANO)  # compared as it is booked: the first of equals is taken
+            if affinity is not None:
+                cost -= min(cost, affinity.get(of.targets[place].plain, 0))
+            if cost < least or best < 0:
+                best, least = place, cost
         return best
 
-    def _pico(self, place: int) -> int:
-        """The expected cost at one of them without a warm cache, in pico-dollars."""
-        inward, outward, most = self.eligibility.prices[place]
-        length = self._lengths[place]
-        return self._tokens * inward + (length if length < most else most) * self._answers * outward  # noqa: FURB136 - a call of min() costs more
+    def _picousd(self, places: Iterable[int]) -> list[int]:
+        return self.eligibility.picousd(places, self._tokens, self._answers, self._outputs)
 
     def entry(self, place: int) -> EvaluatedCandidate:
         """One of them."""
-        if self._entries is not None:
-            return self._entries[place]
-        of, cold = self.eligibility, ceil_picousd(self._pico(place))
-        target, saving = of.targets[place], ZERO
+        return self._write(place, *self._picousd((place,))) if self._entries is None else self._entries[place]
+
+    def _write(self, place: int, pico: int) -> EvaluatedCandidate:
+        of, cold, saving = self.eligibility, ceil_picousd(pico), ZERO
+        target = of.targets[place]
         if self._affinity is not None:
             saving = NanoUSD(min(cold, self._affinity.get(target.plain, 0)))
         cost = NanoUSD(cold - saving) if saving else cold
@@ -84,11 +81,11 @@ class Evaluated(Sequence[EvaluatedCandidate]):
 
     def eligible(self) -> list[EvaluatedCandidate]:
         """Those that may take the call."""
-        return [self.entry(place) for place in self.eligibility.takers]
+        return [self._write(*each) for each in zip(self.takers, self._picousd(self.takers), strict=True)]
 
     def _all(self) -> tuple[EvaluatedCandidate, ...]:
         if self._entries is None:
-            self._entries = tuple([self.entry(place) for place in range(len(self))])
+            self._entries = tuple([self._write(*each) for each in enumerate(self._picousd(range(len(self))))])
         return self._entries
 
     def __getitem__(self, at: Any) -> Any:

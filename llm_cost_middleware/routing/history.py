@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Mapping
 from math import sqrt
 from types import MappingProxyType
+
+from msgspec import Struct
 
 from llm_cost_middleware.request import ModelRef
 
@@ -18,21 +20,19 @@ MIN_HELPED = 1 / 3  # of the escalations of a site; below it they are given up t
 _TARGETS = 64  # models remembered per site: callers may name any
 
 
-class Mean:
+class Mean(Struct, frozen=True, gc=False):
     """Running mean that forgets old values slowly (exponential smoothing)."""
 
-    __slots__ = ("calls", "value")
+    value: float = 0.0
+    calls: int = 0
 
-    def __init__(self, value: float = 0.0) -> None:
-        self.calls, self.value = 0, value
-
-    def add(self, value: float) -> None:
-        """Add a value."""
-        self.calls = calls = self.calls + 1
-        before = self.value
-        self.value = before + (value - before) * (1 / calls if calls < _PLAIN_MEAN else _SMOOTHING)
+    def after(self, value: float) -> Mean:
+        """The mean with one value more."""
+        calls, before = self.calls + 1, self.value
+        return Mean(before + (value - before) * (1 / calls if calls < _PLAIN_MEAN else _SMOOTHING), calls)
 
 
+_NONE = Mean()
 Outputs = Mapping[ModelRef | None, Mean]
 """Mean output tokens by model; under ``None`` that of all models together."""
 
@@ -45,9 +45,10 @@ class _Site:
     __slots__ = ("accepted", "helped", "outputs", "seconds", "squared")
 
     def __init__(self) -> None:
-        self.outputs: defaultdict[ModelRef | None, Mean] = defaultdict(Mean)
-        self.seconds: defaultdict[ModelRef, Mean] = defaultdict(Mean)
-        self.squared, self.accepted, self.helped = Mean(), Mean(), Mean()
+        self.outputs: Outputs = {}
+        """Never changed, but replaced: whoever has read it may go on with it."""
+        self.seconds: dict[ModelRef, Mean] = {}
+        self.squared = self.accepted = self.helped = _NONE
 
 
 class SiteHistory:
@@ -78,25 +79,24 @@ class SiteHistory:
                 self._sites.popitem(last=False)
         else:
             self._sites.move_to_end(site)
-        outputs = known.outputs
         if output_tokens is not None:
+            outputs = known.outputs
             if len(outputs) > _TARGETS and target not in outputs:
-                for other in [other for other in outputs if other is not None]:
-                    del outputs[other]
-            outputs[target].add(output_tokens)
-            outputs[None].add(output_tokens)
-            known.squared.add(output_tokens * output_tokens)
+                outputs = {None: outputs[None]}
+            own, all_ = outputs.get(target, _NONE), outputs.get(None, _NONE)
+            known.outputs = {**outputs, target: own.after(output_tokens), None: all_.after(output_tokens)}
+            known.squared = known.squared.after(output_tokens * output_tokens)
         if seconds is not None:
             if len(known.seconds) > _TARGETS:
                 known.seconds.clear()
-            known.seconds[target].add(seconds)
+            known.seconds[target] = known.seconds.get(target, _NONE).after(seconds)
         if accepted is not None:
-            known.accepted.add(accepted)
+            known.accepted = known.accepted.after(accepted)
 
     def observe_escalation(self, site: str, *, helped: bool) -> None:
         """Record whether a stronger model's answer was free of the failures that it was asked for."""
         if (known := self._sites.get(site)) is not None:
-            known.helped.add(helped)
+            known.helped = known.helped.after(helped)
 
     def escalation_helps(self, site: str) -> bool:
         """Return whether asking a stronger model after a failure helps at this site, as far as is known."""

@@ -122,7 +122,7 @@ def _evaluate(
 ) -> Evaluated:  # fmt: skip
     """Every candidate with its expected cost, and the reason against it."""
     found = candidates.eligibility(policy, request, features, parameters)
-    return Evaluated.of(found, features.input_tokens, request.choice_count, found.lengths(outputs), affinity)
+    return Evaluated.of(found, features.input_tokens, request.choice_count, outputs, affinity)
 
 
 def _without_takers(

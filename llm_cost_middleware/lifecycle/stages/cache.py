@@ -6,6 +6,8 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from msgspec import Struct
+
 from llm_cost_middleware.budget.backend import SharedState
 from llm_cost_middleware.budget.notes import SharedChange
 from llm_cost_middleware.clock import Clock
@@ -13,7 +15,6 @@ from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.lifecycle.state import ReservedAttempt, RoutedCall, Settings
 from llm_cost_middleware.pricing.catalogue import Catalogue
-from llm_cost_middleware.pricing.rates import Level
 from llm_cost_middleware.prompt_cache.layout import PromptLayout, read_layout
 from llm_cost_middleware.prompt_cache.planner import CachePlan, CachePolicy, CachePrices, plan
 from llm_cost_middleware.prompt_cache.sharing import absorb, changed_keys, keys_of, merge
@@ -28,10 +29,20 @@ CACHE_WORTHY = 1_024
 """Characters below which no model caches a prefix."""
 _MARKED = frozenset({"explicit", "both"})
 _MOST_UNSAVED = 4_096
-_LEVELS = 1_024
+_KEPT = 1_024
 _AWAY_S = 60.0
 """Seconds for which a storage that failed is not asked again."""
 _PRICED_WRITES = frozenset({"5m", "1h", "30m", "12h"})
+
+
+class _Known(Struct, frozen=True, gc=False):
+    """What caching costs at a model, and what that holds for."""
+
+    table: Any
+    """The catalogue's table: another one stands for other prices."""
+    since: float
+    until: float
+    prices: CachePrices
 
 
 class CacheStage:
@@ -51,7 +62,7 @@ class CacheStage:
         self, settings: Settings, policy: CachePolicy, catalogue: Catalogue, shared: SharedState | None, clock: Clock
     ) -> None:
         self._settings, self._policy, self._catalogue, self._clock = settings, policy, catalogue, clock
-        self._levels: dict[ModelRef, tuple[Level, CachePrices]] = {}
+        self._known: dict[ModelRef, _Known] = {}
         self._statistics, self._shared = PrefixStatistics(), shared
         self.in_memory = shared is None
         self._unsaved: dict[str, None] = {}
@@ -187,10 +198,11 @@ class CacheStage:
         return self._prices(target, self._clock.now(), catalogue)
 
     def _prices(self, target: ModelRef, now: float, catalogue: Any) -> CachePrices:
-        level = (catalogue or self._catalogue).rates(target.provider, target.model, at=now).levels[0]
-        known = self._levels.get(target)
-        if known is not None and known[0] is level:
-            return known[1]
+        catalogue = catalogue or self._catalogue
+        known, table = self._known.get(target), catalogue.table
+        if known is not None and known.table is table and known.since <= now < known.until:
+            return known.prices
+        level = catalogue.rates(target.provider, target.model, at=now).levels[0]
         ability = get_provider(target.provider).cache_capabilities(target.model)
         paid = ability.ttls if ability.writes_are_paid else ()
         made = CachePrices(
@@ -198,7 +210,8 @@ class CacheStage:
             write={ttl: getattr(level, f"cache_write_{ttl}") for ttl in paid if ttl in _PRICED_WRITES},
             uncached=level.uncached_input,
         )
-        if len(self._levels) >= _LEVELS:
-            self._levels.clear()  # callers may name any model
-        self._levels[target] = level, made
+        since, until = catalogue.priced(*target).period(now)
+        if len(self._known) >= _KEPT:
+            self._known.clear()  # callers may name any model
+        self._known[target] = _Known(table, since, until, made)
         return made

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from math import inf
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -61,7 +60,7 @@ class HeldRates:
     _lock = ForkSafeLock()
 
     def __init__(
-        self, settings: Settings, catalogue: Catalogue, candidates: Callable[..., tuple[Candidate, ...]], clock: Clock
+        self, settings: Settings, catalogue: Catalogue, candidates: Callable[..., Sequence[Candidate]], clock: Clock
     ) -> None:
         self._settings, self._catalogue, self._candidates, self._clock = settings, catalogue, candidates, clock
         self._tiers = ServedTiers(settings.service_tiers, learns=settings.calibrated)
@@ -135,8 +134,7 @@ class HeldRates:
             return self._look_up(target, request, lane, now)
         version = tiers.version
         terms = self._look_up(target, request, lane, now)
-        since = max((moment for moment in priced.breaks if moment <= now), default=-inf)
-        until = min((moment for moment in priced.breaks if moment > now), default=inf)
+        since, until = priced.period(now)
         if len(self._known) >= _KEPT:
             self._known.clear()
         self._known[key] = _Known(prices, since, until, tiers, version, terms)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from llm_cost_middleware.budget.ledger import SettlementStatus
@@ -45,7 +45,7 @@ class PriceStage:
     _lock = ForkSafeLock()
 
     def __init__(
-        self, settings: Settings, catalogue: Catalogue, candidates: Callable[..., tuple[Candidate, ...]], clock: Clock
+        self, settings: Settings, catalogue: Catalogue, candidates: Callable[..., Sequence[Candidate]], clock: Clock
     ) -> None:
         self._settings, self._catalogue, self._candidates, self._clock = settings, catalogue, candidates, clock
         self._calibration = TokenCalibration()

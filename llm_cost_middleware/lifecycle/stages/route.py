@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from itertools import repeat
+from operator import xor
 from random import Random
 
 from llm_cost_middleware.budget.rules import Headroom
@@ -24,7 +26,7 @@ from llm_cost_middleware.usage import TokenUsage
 _TURNS = 16_384  # calls remembered, as numbers, to recognise the next turn of their conversation
 _PREPARED = 4_096
 _NOWHERE: frozenset[ModelRef] = frozenset()
-Candidates = Callable[..., tuple[Candidate, ...]]
+Candidates = Callable[..., Sequence[Candidate]]
 """The configured models as a host sees them that reaches these providers."""
 
 
@@ -241,5 +243,6 @@ def conversation_keys(request: CallRequest) -> tuple[Hashable, Sequence[Hashable
         return named, (named,)
     contents, spoken_to = request.contents, hash((request.provider, request.endpoint))
     prefixes = contents.prefixes
-    earlier = [spoken_to ^ prefixes[at] for at in reversed(contents.asked)] if contents.asked else ()
+    asked = contents.asked
+    earlier = list(map(xor, repeat(spoken_to), map(prefixes.__getitem__, reversed(asked)))) if asked else ()
     return spoken_to ^ prefixes[-1] if prefixes else spoken_to, earlier
