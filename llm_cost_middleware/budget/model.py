@@ -103,15 +103,16 @@ def parse_scopes(scopes: Iterable[str]) -> tuple[str, ...]:
         InvalidScopeError: One of them cannot be used.
     """
     if isinstance(scopes, str):
-        return _parse_scopes((scopes,))
+        return canonical_scopes((scopes,))
     try:  # tuples go through as they are: the same few combinations come back on every call, and are cached
-        return _parse_scopes(scopes if type(scopes) is tuple else tuple(scopes))
+        return canonical_scopes(scopes if type(scopes) is tuple else tuple(scopes))
     except TypeError:
         raise InvalidScopeError(scopes, "must be an iterable of strings") from None
 
 
 @lru_cache(maxsize=16_384)
-def _parse_scopes(scopes: tuple[str, ...]) -> tuple[str, ...]:
+def canonical_scopes(scopes: tuple[str, ...]) -> tuple[str, ...]:
+    """``parse_scopes`` of a tuple."""
     return tuple(dict.fromkeys((GLOBAL, *map(parse_scope, scopes))))
 
 

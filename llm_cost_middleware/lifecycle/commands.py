@@ -120,7 +120,7 @@ class Reserve(Struct, LedgerCommand, frozen=True, gc=False):
 
     def apply(self, ledger: Ledger | AsyncLedger) -> object:
         """``reserve``."""
-        return ledger.reserve(self.amount, self.scopes, id=self.reservation_id, ttl=self.ttl, memo=self.memo)
+        return ledger.reserve_for_call(self.reservation_id, self.amount, self.scopes, self.ttl, self.memo)
 
 
 class Settle(Struct, LedgerCommand, frozen=True, gc=False):
@@ -134,7 +134,7 @@ class Settle(Struct, LedgerCommand, frozen=True, gc=False):
 
     def apply(self, ledger: Ledger | AsyncLedger) -> object:
         """``settle``."""
-        return ledger.settle(self.reservation_id, self.amount, memo=self.memo, status=self.status, notes=self.notes)
+        return ledger.settle_for_call(self.reservation_id, self.amount, self.status, self.memo, self.notes)
 
 
 @dataclass(slots=True)

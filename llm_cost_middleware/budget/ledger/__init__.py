@@ -6,7 +6,8 @@ They check public values, make ids and sweep expired holds. ``rules`` decides wh
 from llm_cost_middleware.budget.ledger.administration import keeps_register
 from llm_cost_middleware.budget.ledger.aio import AsyncHold, AsyncLedger
 from llm_cost_middleware.budget.ledger.arguments import Durability, OnExpiry, SettlementStatus, unique_id
-from llm_cost_middleware.budget.ledger.blocking import Hold, Ledger
+from llm_cost_middleware.budget.ledger.blocking import Ledger
+from llm_cost_middleware.budget.ledger.hold import Hold
 from llm_cost_middleware.budget.ledger.schemes import LedgerOptions, is_memory
 
 __all__ = [

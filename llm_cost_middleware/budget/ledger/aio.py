@@ -168,6 +168,18 @@ class AsyncLedger(LedgerArguments):
                     await self.void(id_)
             raise
 
+    async def reserve_for_call(
+        self, id_: str, amount: NanoUSD, scopes: tuple[str, ...], ttl: float, memo: Any
+    ) -> Reservation:
+        """See ``Ledger``."""
+        return await self.reserve(amount, scopes, id=id_, ttl=ttl, memo=memo)
+
+    async def settle_for_call(
+        self, id_: str, actual: NanoUSD, status: SettlementStatus, memo: Any, notes: Notes | None
+    ) -> Receipt:
+        """See ``Ledger``."""
+        return await self.settle(id_, actual, memo=memo, status=status, notes=notes)
+
     async def settle(
         self,
         id: str,

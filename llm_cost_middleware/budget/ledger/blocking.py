@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from llm_cost_middleware.budget import rules
@@ -39,21 +38,26 @@ from llm_cost_middleware.budget.ledger.arguments import (
     to_ms,
     to_nanousd,
 )
+from llm_cost_middleware.budget.ledger.hold import Hold
 from llm_cost_middleware.budget.ledger.schemes import read_options, register
 from llm_cost_middleware.budget.model import (
+    MAX_NANOUSD,
     Budget,
     Receipt,
     Reduction,
     Reservation,
     Row,
     WindowLike,
+    bounded_nanousd,
+    canonical_scopes,
     parse_scope,
     parse_scopes,
     parse_window,
 )
 from llm_cost_middleware.budget.notes import Notes, SupportsNotes
+from llm_cost_middleware.budget.tallies import UnwrittenMemo, written_memo
 from llm_cost_middleware.clock import Clock
-from llm_cost_middleware.errors import ConfigurationError, LedgerError
+from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import USD, NanoUSD
 
 
@@ -183,9 +187,23 @@ class Ledger(LedgerArguments):
             ReservationConflictError: The id was used with another amount or other scopes.
         """
         id_, nanousd, paid, lasts, memo = self._reserve_arguments(amount, scopes, id, ttl, memo)
+        self._make_room()
+        return self._backend.reserve(id_, nanousd, paid, lasts, memo, fresh=id is None)
+
+    def reserve_for_call(
+        self, id_: str, amount: NanoUSD, scopes: tuple[str, ...], ttl: float, memo: bytes | UnwrittenMemo
+    ) -> Reservation:
+        """``reserve`` for the flow of a call, which made the id and the length of time itself: they need no check."""
+        nanousd = amount if amount <= MAX_NANOUSD else bounded_nanousd(amount)
+        lasts = self._hold_ttl if ttl == self._hold_ttl_s else to_ms(ttl, "ttl")
+        written: Any = memo if self._keeps_unwritten else written_memo(memo)
+        if self._monotonic() >= self._sweep_at:
+            self._make_room()
+        return self._backend.reserve(id_, nanousd, canonical_scopes(scopes), lasts, written, fresh=False)
+
+    def _make_room(self) -> None:
         if self._sweep_due():  # before the reserve, because what it releases makes room
             self._backend.sweep(charge=self._charge_expired, limit=SWEEP)
-        return self._backend.reserve(id_, nanousd, paid, lasts, memo, fresh=id is None)
 
     def settle(
         self,
@@ -212,6 +230,15 @@ class Ledger(LedgerArguments):
         id_, nanousd, checked = self._settle_arguments(id, actual, status)
         resolve = noting(self._backend.resolve, notes)
         return resolve("settle", id_, nanousd, status=checked, memo=self._memo(memo))
+
+    def settle_for_call(
+        self, id_: str, actual: NanoUSD, status: SettlementStatus, memo: bytes | UnwrittenMemo, notes: Notes | None
+    ) -> Receipt:
+        """``settle`` for the flow of a call, as ``reserve_for_call``."""
+        nanousd = actual if actual <= MAX_NANOUSD else bounded_nanousd(actual)
+        written: Any = memo if self._keeps_unwritten else written_memo(memo)
+        resolve = self._backend.resolve if notes is None else noting(self._backend.resolve, notes)
+        return resolve("settle", id_, nanousd, status=status, memo=written)
 
     def void(self, id: str, *, memo: bytes = b"") -> Receipt:
         """Give the money back, for a call that surely was not billed. Raises as ``settle``."""
@@ -346,55 +373,3 @@ class Ledger(LedgerArguments):
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-class Hold:
-    """Reservation for a block. Left without a settle or void, it is booked in full, ``unconfirmed``.
-
-    So too on an exception: a call that failed may have been billed. If the ledger then cannot be reached, the exception
-    gets a note and is raised on, and the hold is left to expire.
-    """
-
-    __slots__ = ("_arguments", "_ledger", "_options", "receipt", "reservation")
-
-    reservation: Reservation
-
-    def __init__(self, ledger: Ledger, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
-        self._ledger, self._arguments, self._options = ledger, arguments, options
-        self.receipt: Receipt | None = None
-
-    @property
-    def id(self) -> str:
-        """Id of the reservation."""
-        return self.reservation.id
-
-    def __enter__(self) -> Self:
-        self.reservation = self._ledger.reserve(*self._arguments, **self._options)
-        return self
-
-    def settle(self, actual: USD | NanoUSD, *, memo: bytes = b"", status: SettlementStatus = "exact") -> Receipt:
-        """See ``Ledger.settle``."""
-        self.receipt = self._ledger.settle(self.id, actual, memo=memo, status=status)
-        return self.receipt
-
-    def void(self, *, memo: bytes = b"") -> Receipt:
-        """See ``Ledger.void``."""
-        self.receipt = self._ledger.void(self.id, memo=memo)
-        return self.receipt
-
-    def extend(self, ttl: Seconds) -> Reservation:
-        """See ``Ledger.extend``."""
-        self.reservation = self._ledger.extend(self.id, ttl)
-        return self.reservation
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.receipt is None:
-            try:  # not void: the call may have been sent, and billed
-                self.settle(self.reservation.amount_nanousd, status="unconfirmed")
-            except LedgerError as failure:
-                if error is None:
-                    raise
-                # The caller's own exception matters more than this one.
-                error.add_note(f"and its reservation {self.id} was left to expire: {failure}")

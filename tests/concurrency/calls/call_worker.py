@@ -111,7 +111,7 @@ def until_killed(out, url, simulator, seed, calls, step="", count=0):
             reached(type(event).__name__.lower())
 
     pipeline = CostPipeline(_config(url, budgets=[]), observers=[Told()])
-    _announced(pipeline._runtimes.ledger, "settle", lambda: reached("settling"))
+    _announced(pipeline._runtimes.ledger, "settle_for_call", lambda: reached("settling"))
     _announced(pipeline._stages.decisions, "record", lambda: reached("journalling"))
     hooks = {"request": [lambda _: reached("leaving")], "response": [lambda _: reached("arrived")]}
     doors = {
