@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
+from msgspec import Struct, structs
+
 from llm_cost_middleware.errors import UnreadableUsageError
 
 _log = logging.getLogger(__name__)
@@ -100,7 +102,7 @@ class BilledItem(NamedTuple):
     kind: str = "message"
 
 
-class UsageReport(NamedTuple):
+class UsageReport(Struct, frozen=True, gc=False):
     """The usage that a response reports. No items and no error means unknown, never zero."""
 
     items: tuple[BilledItem, ...] = ()
@@ -163,7 +165,9 @@ _ATTACHED = "_llm_cost_usage"
 
 NOT_SENT = UsageReport(unbilled=True, complete=True, warnings=("nothing was sent",))
 """The usage of an attempt that failed before anything left."""
-FAILED_LOCALLY = NOT_SENT._replace(warnings=("it failed on this machine before anything was sent",), in_vain=True)
+FAILED_LOCALLY = structs.replace(
+    NOT_SENT, warnings=("it failed on this machine before anything was sent",), in_vain=True
+)
 """The same where this machine is why, so that another attempt would fail as well."""
 LOST_LOCALLY = UsageReport(warnings=("it failed on this machine after it was sent",), in_vain=True)
 """The usage, unknown, of an attempt that failed on this machine after it was sent: it may be billed."""
@@ -192,12 +196,12 @@ def without_zero_input(reading: UsageReport) -> UsageReport:
 
 def without_items(reading: UsageReport, why: str) -> UsageReport:
     """A reading whose counts are not to be believed: its usage is unknown."""
-    return reading._replace(items=(), complete=False, warnings=(*reading.warnings, why))
+    return structs.replace(reading, items=(), complete=False, warnings=(*reading.warnings, why))
 
 
 def without_model(reading: UsageReport) -> UsageReport:
     """A reading that is priced by what was asked for, whatever model the answer names."""
-    return reading._replace(model=None, items=tuple(item._replace(model=None) for item in reading.items))
+    return structs.replace(reading, model=None, items=tuple(item._replace(model=None) for item in reading.items))
 
 
 def without_zero_output(reading: UsageReport, host: str) -> UsageReport:

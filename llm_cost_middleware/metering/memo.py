@@ -12,6 +12,8 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from msgspec import structs
+
 from llm_cost_middleware.budget.tallies import TalliedMemo, UnwrittenMemo
 from llm_cost_middleware.metering.call_facts import NO_FACTS, CallFacts, facts_text, read_facts
 from llm_cost_middleware.metering.price import PricedCall, price_usage
@@ -112,7 +114,7 @@ class AttemptMemo(UnwrittenMemo):
         memo = AttemptMemo()  # filled here: two are made in every call, and a constructor costs as much again
         status, version = (None, "") if priced is None else (priced.status, priced.price_version)
         if reading is not None and (reading.error is not None or reading.prices is not None):
-            reading = reading._replace(error=None, prices=None)  # nobody's words, and nobody's table, are kept
+            reading = structs.replace(reading, error=None, prices=None)  # nobody's words, and nobody's table, are kept
         memo._facts, memo._text = (call_id, attempt, target, status, version, reading, tier, asked, facts), b""
         return memo
 

@@ -13,9 +13,10 @@ from functools import cache
 from math import inf
 from typing import Any, Literal, NamedTuple, NoReturn
 
+from msgspec import Struct
+
 from llm_cost_middleware.errors import ConfigurationError, PriceNotFoundError, UnreadableUsageError
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_picousd
-from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.periods import read_moment
 from llm_cost_middleware.platform import PLATFORMS, answered_name
 from llm_cost_middleware.pricing.catalogue import Catalogue
@@ -57,7 +58,7 @@ class PricedItem(NamedTuple):
         return {name: pico * _PICO for name, pico in self.components_picousd.items()}
 
 
-class PricedCall(NamedTuple):
+class PricedCall(Struct, frozen=True, gc=False):
     """Price of a response."""
 
     cost_nanousd: NanoUSD | None
@@ -168,10 +169,6 @@ def price_usage(
     return PricedCall(NanoUSD(bill.total), tuple(bill.items), model, status, notes, version)
 
 
-_PLAIN = UsageReport()[UsageReport._fields.index("error") :]
-_FROM = -len(_PLAIN)
-
-
 def price_answer(reading: UsageReport, target: ModelRef, catalogue: Catalogue, *, at: float) -> PricedCall:
     """Return ``price_usage`` of an answer; without its items where it leaves nothing to weigh, as almost every one.
 
@@ -187,12 +184,27 @@ def price_answer(reading: UsageReport, target: ModelRef, catalogue: Catalogue, *
     return price_usage(reading, get_provider(target.provider), catalogue, at=at, requested_model=target.model)
 
 
+def _is_odd(reading: UsageReport) -> bool:
+    """Whether a report has more to weigh than its items."""
+    return bool(
+        reading.error
+        or reading.pending
+        or reading.unbilled
+        or reading.tool_calls
+        or reading.warnings
+        or reading.doubts
+        or reading.served_by
+        or reading.prices
+        or reading.in_vain
+    )
+
+
 def _plain_price(reading: UsageReport, provider: str, model: str, catalogue: Catalogue, at: float) -> PricedCall | None:
     """The price of one item, reported in full, without a tool, an error or a doubt, at a list price without a note."""
     items = reading.items
-    if len(items) != 1 or not reading.complete or reading[_FROM:] != _PLAIN:
+    if len(items) != 1 or not reading.complete or _is_odd(reading):
         return None
-    usage, named, _ = items[0]
+    usage, named = items[0].usage, items[0].model
     if provider in PLATFORMS:
         answered = answered_name(provider, reading.model, model)
         named = answered_name(provider, named, answered)
@@ -208,7 +220,7 @@ def _plain_price(reading: UsageReport, provider: str, model: str, catalogue: Cat
         cost = ceil_picousd(rates.picousd(usage))
     except PriceNotFoundError:
         return None
-    return made(PricedCall, (cost, (), answered, "exact", (), catalogue.version))
+    return PricedCall(cost, (), answered, "exact", (), catalogue.version)
 
 
 def _nameless(provider: Provider) -> NoReturn:

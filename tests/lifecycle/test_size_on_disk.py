@@ -7,6 +7,7 @@ from contextlib import closing
 from secrets import token_hex
 
 import pytest
+from msgspec import structs
 
 from llm_cost_middleware import CostConfig, CostPipeline
 from llm_cost_middleware.context import read_context
@@ -21,7 +22,7 @@ MANUAL = "You are a careful clerk of a small shop. " * 600
 
 def answer(attempt):
     usage = UsageReport((BilledItem(TokenUsage(uncached_input=120, output=50)),), model=attempt.target.model)
-    return CallResult("yes", usage._replace(finish_reason="stop", response_id=f"msg_{token_hex(12)}"))
+    return CallResult("yes", structs.replace(usage, finish_reason="stop", response_id=f"msg_{token_hex(12)}"))
 
 
 def run(pipe, number, system):

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from msgspec import structs
+
 from llm_cost_middleware.pricing.bound import measure
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.providers.openai.answers import SEARCH, search_fee
@@ -78,7 +80,7 @@ def with_asked(reading: UsageReport, request: CallRequest, *, unsplit: int, sear
     if SEARCH in calls:
         count = calls.pop(SEARCH)
         calls[search_fee(tool.kind for tool in request.server_tools)] = count
-    return reading._replace(
+    return structs.replace(reading,
         items=(item._replace(usage=usage), *reading.items[1:]), tool_calls=calls or None,
         doubts=(*reading.doubts, *doubts), **terms,
     )  # fmt: skip

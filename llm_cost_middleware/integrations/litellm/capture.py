@@ -13,6 +13,7 @@ from traceback import walk_tb
 from typing import Any
 
 import httpx
+from msgspec import structs
 
 from llm_cost_middleware.integrations.litellm.mocks import shows_mock
 from llm_cost_middleware.providers import NAMES, get_provider
@@ -100,7 +101,7 @@ class AnswerCapture:
         found = next((reading for reading in readings if reading is not None), None)
         if not _is_lost_here(links):
             return found
-        return LOST_LOCALLY if found is None else found._replace(in_vain=True)
+        return LOST_LOCALLY if found is None else structs.replace(found, in_vain=True)
 
 
 def _read(text: str, provider: str) -> UsageReport | None:

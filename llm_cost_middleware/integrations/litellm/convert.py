@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from litellm.litellm_core_utils.streaming_handler import CustomStreamWrapper
+from msgspec import structs
 
 from llm_cost_middleware.capabilities import find_capabilities
 from llm_cost_middleware.config.gateways import is_gateway
@@ -290,10 +291,10 @@ class RouterCall:
         """A reading that is priced as its deployment is: by its own price, whatever model the answer names."""
         group = self.group
         if group is not None and target == self._departure.target and group.alternatives:
-            reading = reading._replace(served_by=(target.provider, target.model))
+            reading = structs.replace(reading, served_by=(target.provider, target.model))
         own = target in self._served.own_priced if group is None else group.prices is not None
         if group is not None and (picked := group.apart.get(self._departure.deployment)) is not None:
-            reading, own = reading._replace(prices=picked.prices), picked.own
+            reading, own = structs.replace(reading, prices=picked.prices), picked.own
         platform = find_platform(target.provider)
         # the id that was called says which model it is; LiteLLM writes the deployment's name into the answer
         own = own or (platform is not None and not platform.deploys)

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import structs
+
 from llm_cost_middleware.host import ObservedStream, attach_billed_usage
 from llm_cost_middleware.integrations.litellm.arguments import LOGGING, METADATA
 from llm_cost_middleware.integrations.litellm.convert import RouterCall
@@ -155,8 +157,8 @@ class PendingRequests:
 
     async def settle_estimated(self, pending: PendingRequest, reading: UsageReport) -> None:
         """As ``settle``, by counts that LiteLLM may have filled in."""
-        noted = reading._replace(warnings=(*reading.warnings, "counted by LiteLLM"))
-        await self.run(lambda: pending.held.settle(noted._replace(complete=False) if noted.items else noted))
+        noted = structs.replace(reading, warnings=(*reading.warnings, "counted by LiteLLM"))
+        await self.run(lambda: pending.held.settle(structs.replace(noted, complete=False) if noted.items else noted))
 
     async def fail(self, pending: PendingRequest, error: BaseException) -> None:
         """End a request with its error: what was never sent costs nothing."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from litellm.litellm_core_utils.streaming_handler import CustomStreamWrapper
+from msgspec import structs
 
 from llm_cost_middleware.extras import require
 from llm_cost_middleware.integrations.litellm.mocks import provider_id
@@ -86,11 +87,11 @@ class EventReader:
             return FREE
         reading = self._priced(self._reader.reading())
         if reading.response_id is not None:
-            reading = reading._replace(response_id=provider_id(reading.response_id))
+            reading = structs.replace(reading, response_id=provider_id(reading.response_id))
         # of a chat stream that broke off, LiteLLM makes events that end as if it were whole
         chat = getattr(getattr(self._stream, "_billing_source", self._stream), "litellm_custom_stream_wrapper", None)
         broken = chat is not None and finish_reason(chat.chunks) is None
-        return reading._replace(complete=False) if broken else reading
+        return structs.replace(reading, complete=False) if broken else reading
 
 
 def carries_usage(chunk: Any) -> bool:

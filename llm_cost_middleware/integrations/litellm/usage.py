@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msgspec import structs
+
 from llm_cost_middleware.integrations.litellm.mocks import provider_id
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.platform import maker_of
@@ -88,7 +90,7 @@ def read_chunks(chunks: Sequence[Any], provider: str) -> UsageReport:
         reading = get_provider(provider).read_usage(
             {"id": last.id, "model": last.model, "usage": as_mapping(usages[-1]), "service_tier": tier}
         )
-    reading = reading._replace(complete=finish is not None and bool(reading.items), finish_reason=finish)
+    reading = structs.replace(reading, complete=finish is not None and bool(reading.items), finish_reason=finish)
     return without_zero_output(reading, "LiteLLM")
 
 

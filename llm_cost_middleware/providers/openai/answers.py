@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from msgspec import structs
+
 from llm_cost_middleware.errors import UnreadableUsageError
 from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport, without_zero_input
 from llm_cost_middleware.wire import (
@@ -57,7 +59,7 @@ def read_answer(response: Any) -> UsageReport:
                 as_mapping(response), model=model, response_id=response_id, service_tier=tier, finish=None, error=None,
                 tool_calls=None,
             )  # fmt: skip
-        return _without_usage(get)._replace(model=model, response_id=response_id, service_tier=tier)
+        return structs.replace(_without_usage(get), model=model, response_id=response_id, service_tier=tier)
     choices = get("choices")
     finish = _finish(choices) if choices else _status(get)
     return bill(
