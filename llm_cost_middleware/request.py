@@ -287,7 +287,7 @@ class CacheDirectives:
     """Switch off the breakpoint that OpenAI places by itself, and bills, from GPT-5.6 on."""
 
 
-class Attempt(NamedTuple):
+class Attempt(Struct, frozen=True, gc=False):
     """One request that is about to leave. ``send`` renders it on copies and sends exactly this."""
 
     call_id: str

@@ -180,7 +180,7 @@ class CallFlow:
         request = request._replace(context=with_scopes(request.context, scopes))
         return self.stages.route.route_dry_run(self._new_id(), request, providers)
 
-    def start(
+    def start(  # noqa: C901, PLR0912, PLR0915 - the life of a call in one generator: each more is passed by every command
         self,
         request: CallRequest,
         *,
@@ -206,85 +206,87 @@ class CallFlow:
             LedgerUnavailableError: The ledger does not answer, and ``on_unavailable`` is ``deny``.
             Exception: The error of the last attempt, as the host raised it.
         """
-        route = self.stages.route
+        stages, route = self.stages, self.stages.route
         # A host may hand the same call in twice (a retry around it): the second run needs ids of its own.
         if prepared is not None and route.claim(prepared):
             call = prepared
         else:
             if self._attributes:
                 request = self.attributed(request)
-            if self.stages.lanes.must_recall(request):
-                yield WriteLog(self.stages.lanes.recall)
+            if stages.lanes.must_recall(request):
+                yield WriteLog(stages.lanes.recall)
             headroom = (yield from self._reserving.headroom(request.context.scopes)) if route.needs_headroom else None
             call = self.route(request, providers, headroom)
-        if self.stages.cache.shares(call):
-            yield WriteLog(partial(self.stages.cache.recall, call))
-        report = CallReport(counter)
-        try:
-            response = yield from self._attempts(call, report, accept)
-        except GeneratorExit:
-            raise
-        except BaseException as error:
-            if isinstance(error, PriceNotFoundError):
-                self.stages.record.unpriced(call, error)
-            yield from self._write_log(call, report)
-            raise
-        yield from self._write_log(call, report)
-        return made(CallOutcome, (response, call.id, call.decision, report.booked))
-
-    def _attempts(
-        self, call: RoutedCall, report: CallReport, accept: Callable[[CallResult], bool] | None
-    ) -> Steps[Any]:
-        """Attempt after attempt, until one is answered or nothing is left to try. Returns the host's response."""
-        target, number, retry_tokens = call.target, 0, 0
+        if stages.cache.shares(call):
+            yield WriteLog(partial(stages.cache.recall, call))
+        report, target, number, retry_tokens = CallReport(counter), call.target, 0, 0
         results: list[CallResult] = []
         cut: list[CallResult] = []
         cause: BaseException | None = None
-        while True:
-            number += 1
-            try:
-                reserved = yield from self._reserving.admit_and_reserve(call, report, target, number)
-            except LLMCostError as refusal:
-                if kept := [*cut, *results]:  # an answer that a cap cut, or a check rejected, is better than none
-                    return kept[-1].response
-                refusal.__cause__ = refusal.__cause__ or cause  # a refused second attempt shows why the first failed
-                raise
-            cause = None  # the traceback of an error holds this frame: no cycle of references
-            try:
-                answer = yield Send(reserved.attempt)
-            except BaseException as error:
-                reserved = self._holds.closed(reserved)
-                following, retry_tokens = yield from self._settling.after_failure(
-                    call, report, reserved, error, retry_tokens
-                )
-                call = self.stages.lanes.onward(call, report)
-                if following is None:
-                    if isinstance(error, Exception) and (kept := [*cut, *results]):
-                        return kept[-1].response
+        response: Any = None
+        try:
+            # Attempt after attempt, until one is answered or nothing is left to try.
+            while True:
+                number += 1
+                try:
+                    reserved = yield from self._reserving.admit_and_reserve(call, report, target, number)
+                except LLMCostError as refusal:
+                    if kept := [*cut, *results]:  # an answer that a cap cut, or a check rejected, is better than none
+                        response = kept[-1].response
+                        break
+                    refusal.__cause__ = (
+                        refusal.__cause__ or cause
+                    )  # a refused second attempt shows why the first failed
                     raise
-                cause = error
-            else:
-                self.stages.lanes.answered(call, report, reserved)
+                cause = None  # the traceback of an error holds this frame: no cycle of references
+                try:
+                    answer = yield Send(reserved.attempt)
+                except BaseException as error:
+                    reserved = self._holds.closed(reserved)
+                    following, retry_tokens = yield from self._settling.after_failure(
+                        call, report, reserved, error, retry_tokens
+                    )
+                    call = stages.lanes.onward(call, report)
+                    if following is None:
+                        if isinstance(error, Exception) and (kept := [*cut, *results]):
+                            response = kept[-1].response
+                            break
+                        raise
+                    cause, target = error, following
+                    continue
+                stages.lanes.answered(call, report, reserved)
                 # A stream cannot be reviewed: its chunks are with the caller before it is complete.
                 if not isinstance(answer, CallResult):
                     yield from self._hand_off(call, report, reserved, answer, retry_tokens)
-                    return None
+                    break
                 reserved = self._holds.closed(reserved)
-                posting = self.stages.price.posting(reserved, answer.reading)
-                self.stages.health.succeeded(call, reserved, retry_tokens)  # whether its usage can be read or not
+                posting = stages.price.posting(reserved, answer.reading)
+                stages.health.succeeded(call, reserved, retry_tokens)  # whether its usage can be read or not
                 again = cut_at_learned_cap(reserved, answer.reading)
                 signals, stands = self._signals(call, report, answer), not (again or self._reviews(call, accept))
                 yield from self._settling.post(call, report, reserved, posting, signals, stands=stands)
                 retry_tokens = 0  # given back: an answer that a check rejects is followed by no retry
-                call, cut = (replace(call, full_cap=True), [answer]) if again else (call, cut)
-                verdict: CallResult | ModelRef = reserved.arm if again else answer
-                verdict = verdict if again or stands else self._review(call, report, reserved, answer, results, accept)
+                verdict: CallResult | ModelRef = answer
+                if again:
+                    call, cut, verdict = replace(call, full_cap=True), [answer], reserved.arm
+                elif not stands:
+                    verdict = self._review(call, report, reserved, answer, results, accept)
                 # Not always the newest: where two cheap models agree, the first answer stands.
                 if isinstance(verdict, CallResult):
-                    yield from self._shadows.compare(call, report, verdict)
-                    return verdict.response
-                following = verdict
-            target = following
+                    if route.has_shadows:
+                        yield from self._shadows.compare(call, report, verdict)
+                    response = verdict.response
+                    break
+                target = verdict
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            if isinstance(error, PriceNotFoundError):
+                stages.record.unpriced(call, error)
+            yield from self._write_log(call, report)
+            raise
+        yield from self._write_log(call, report)
+        return made(CallOutcome, (response, call.id, call.decision, report.booked))
 
     def _hand_off(
         self, call: RoutedCall, report: CallReport, reserved: ReservedAttempt, answer: OpenedStream, retry_tokens: int
@@ -339,16 +341,24 @@ class CallFlow:
             self.stages.record.escalated(reserved, verdict)
         return verdict
 
-    def _write_log(self, call: RoutedCall, report: CallReport) -> Steps[None]:
+    def _write_log(self, call: RoutedCall, report: CallReport) -> Steps[None] | tuple[()]:
         """Log the decision and what became of it. A failure to log must not lose an answer that was paid for."""
-        self.stages.drift.observe(call)
+        stages = self.stages
+        stages.drift.observe(call)
+        if not self._logs_in_memory:
+            return self._write_away(call, report)
+        try:  # no generator itself: nothing here waits
+            stages.decisions.record(call, report)
+            if stages.drift.due:
+                stages.drift.look()
+        except Exception:  # noqa: BLE001 - as below
+            _log.exception("the decision of call %s was not logged", call.id)
+        return ()
+
+    def _write_away(self, call: RoutedCall, report: CallReport) -> Steps[None]:
         try:
-            if not self.stages.has_log(call, report):
-                return
-            if self._logs_in_memory:
-                self.stages.write_log(call, report)
-            else:
-                yield made(WriteLog, (partial(self.stages.write_log, call, report),))
+            if self.stages.has_log(call, report):
+                yield WriteLog(partial(self.stages.write_log, call, report))
         except LLMCostError as error:  # of a ledger that is away it says all there is to say
             _log.error("the decision of call %s was not logged: %s", call.id, error)
         except Exception:  # noqa: BLE001 - whatever the storage raises: the call itself is over and booked

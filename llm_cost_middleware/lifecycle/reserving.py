@@ -42,7 +42,6 @@ from llm_cost_middleware.lifecycle.waiting import POLL_S
 from llm_cost_middleware.metering import AttemptMemo
 from llm_cost_middleware.metering.refused import refusal_line
 from llm_cost_middleware.money import ZERO, NanoUSD, ceil_nanousd
-from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.prompt_cache.plan import UnmarkedPlan
 from llm_cost_middleware.request import EMPTY, Attempt, CallRequest, ModelRef
 from llm_cost_middleware.retry.breaker import ADMITTED, Admission
@@ -262,10 +261,10 @@ class Reserving:
         if quote.tier is not None and not self._settings.observe:
             changes = {**changes, "service_tier": quote.tier}
         plain = target.plain
-        attempt = made(Attempt, (
+        attempt = Attempt(
             call.id, number, plain, cap, cache_plan, timeout_s, request.choice_count, cut_after_s, changes,
             request.is_bare(plain), self._sent_fields(request, target, scopes) if self._sends else EMPTY,
-        ))  # fmt: skip
+        )  # fmt: skip
         reserved = ReservedAttempt(reservation_id, attempt, quote, scopes, now, cache_plan)
         if reservation_id is not None and call.events_enabled:
             stages.record.reserved(reserved, call.request.endpoint)

@@ -37,14 +37,11 @@ class Shadows:
     def __init__(self, stages: Stages, reserving: Reserving, settling: Settling, new_id: Callable[[], str]) -> None:
         self._stages, self._reserving, self._settling, self._new_id = stages, reserving, settling, new_id
 
-    def compare(self, call: RoutedCall, report: CallReport, answer: CallResult) -> Steps[None] | tuple[()]:
+    def compare(self, call: RoutedCall, report: CallReport, answer: CallResult) -> Steps[None]:
         """Ask the other model what ``answer`` was given to, and note whether the two say the same."""
-        route = self._stages.route  # no generator itself: most calls have none
-        asked = route.has_shadows and not (report.escalated or answer.reading.pending)
-        return self._compare(call, report, answer) if asked and route.shadows(call.decision.site) else ()
-
-    def _compare(self, call: RoutedCall, report: CallReport, answer: CallResult) -> Steps[None]:
         route = self._stages.route
+        if report.escalated or answer.reading.pending or not route.shadows(call.decision.site):
+            return
         target = route.shadow_target(call)
         said = answer.content if target is not None else None
         if target is None or said is None:

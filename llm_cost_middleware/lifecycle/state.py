@@ -112,7 +112,7 @@ class RoutedCall(Struct, frozen=True):
             return reserved
         target = ModelRef(*reading.served_by)
         scopes = (*self.request.context.scopes, *scopes_of(target))
-        return replace(reserved, attempt=reserved.attempt._replace(target=target), scopes=scopes)
+        return replace(reserved, attempt=replace(reserved.attempt, target=target), scopes=scopes)
 
 
 @lru_cache(maxsize=256)
@@ -241,9 +241,11 @@ class CacheTrace(Struct, frozen=True, gc=False):
     at: float
 
 
-class CallReport:
-    """The mutable part of a call: what was tried and booked so far. What has not changed stands in the class."""
+class CallReport(Struct, eq=False):
+    """The mutable part of a call: what was tried and booked so far."""
 
+    counter: InputCounter | None = None
+    """Asks the provider for a count, where the host can."""
     flex_tries: int = 0
     """Tries at the flex tier that brought no answer."""
     flex_over: bool = False
@@ -280,11 +282,8 @@ class CallReport:
     is_compared: bool = False
     """It was compared with earlier calls."""
 
-    def __init__(self, counter: InputCounter | None = None) -> None:
-        self.counter = counter
-        """Asks the provider for a count, where the host can."""
-        self.token_counts: dict[str, int | None] = {}
-        """Input tokens, once counted: exact ones by vocabulary, those of a provider by ``provider/model``. ``None``
-        where they could not be."""
-        self.lines: list[JournalEntry] = []
-        """Lines of the log that were made, and not written down yet."""
+    token_counts: dict[str, int | None] = {}
+    """Input tokens, once counted: exact ones by vocabulary, those of a provider by ``provider/model``. ``None`` where
+    they could not be."""
+    lines: list[JournalEntry] = []
+    """Lines of the log that were made, and not written down yet."""

@@ -12,7 +12,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from llm_cost_middleware.budget.tallies import TalliedMemo, UnwrittenMemo
 from llm_cost_middleware.metering.call_facts import NO_FACTS, CallFacts, facts_text, read_facts
@@ -92,12 +92,11 @@ def encode_memo(
     return AttemptMemo.of(call_id, attempt, target, priced, reading, tier, asked, facts).written()
 
 
-class AttemptMemo(UnwrittenMemo):
+class AttemptMemo(Struct, UnwrittenMemo, eq=False, gc=False):
     """``encode_memo`` put off: of a ledger in memory most rows are never read. ``of`` takes its arguments in order."""
 
-    __slots__ = ("_facts", "_text")
     _facts: Any
-    _text: bytes
+    _text: bytes = b""
 
     @staticmethod
     def of(
@@ -111,12 +110,10 @@ class AttemptMemo(UnwrittenMemo):
         facts: CallFacts | None = None,
     ) -> AttemptMemo:
         """See ``encode_memo``."""
-        memo = AttemptMemo()  # filled here: two are made in every call, and a constructor costs as much again
         status, version = (None, "") if priced is None else (priced.status, priced.price_version)
         if reading is not None and (reading.error is not None or reading.prices is not None):
             reading = structs.replace(reading, error=None, prices=None)  # nobody's words, and nobody's table, are kept
-        memo._facts, memo._text = (call_id, attempt, target, status, version, reading, tier, asked, facts), b""
-        return memo
+        return AttemptMemo((call_id, attempt, target, status, version, reading, tier, asked, facts))
 
     def written(self) -> bytes:
         """See ``UnwrittenMemo``; written once."""

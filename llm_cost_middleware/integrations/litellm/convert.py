@@ -170,7 +170,7 @@ class RouterCall:
         rules = get_provider(attempt.target.provider)
         attempt = _in_litellms_words(attempt, self.changes)
         if self.group is not None and self.group.alternatives:  # its deployments do not all understand the same marks
-            attempt = attempt._replace(cache_plan=None)
+            attempt = structs.replace(attempt, cache_plan=None)
         sent = rules.write_request({**self.arguments, **self._caps}, attempt, self._endpoint)
         if self._endpoint in rules.endpoints:  # LiteLLM translates other shapes, and their cache fields with them
             sent = strip_foreign_cache_fields(sent, rules.name)
@@ -357,9 +357,9 @@ def _in_litellms_words(attempt: Attempt, changes: Mapping[str, Any]) -> Attempt:
     ``metadata`` is LiteLLM's own, and Claude's user id its ``user``.
     """
     if changes:
-        attempt = attempt._replace(changes=changes)
+        attempt = structs.replace(attempt, changes=changes)
     if not attempt.fields:
         return attempt
     user = (attempt.fields.get("metadata") or {}).get("user_id")
     kept = {name: value for name, value in attempt.fields.items() if name != "metadata"}
-    return attempt._replace(fields=kept if user is None else {"user": user, **kept})
+    return structs.replace(attempt, fields=kept if user is None else {"user": user, **kept})

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from llm_cost_middleware import providers
 from llm_cost_middleware.cache_marks import CacheFields
@@ -63,7 +64,7 @@ def _check_writing(provider: Provider, model: str) -> None:
     assert (read.provider, read.model, read.max_tokens, read.endpoint) == (provider.name, model, 77, endpoint)
     assert [part.text for message in read.messages for part in message.parts] == ["be brief", text]
     assert read.messages[1].parts[0].cache_ttl == (marks[0].ttl if marks else None)
-    uncapped = provider.write_request(body, attempt._replace(max_tokens=None, cache_plan=None), endpoint)
+    uncapped = provider.write_request(body, structs.replace(attempt, max_tokens=None, cache_plan=None), endpoint)
     assert uncapped == {**body, "model": model}
 
 
