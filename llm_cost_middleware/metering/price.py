@@ -38,6 +38,7 @@ _LANGCHAIN = (
 )
 _FEES = "tool_fees"
 _FAR = 10**13
+_KEPT = 1_024
 
 
 class PricedItem(NamedTuple):
@@ -178,7 +179,7 @@ def price_answer(reading: UsageReport, target: ModelRef, catalogue: Catalogue, *
         catalogue: The prices.
         at: Time of the request, in seconds since the epoch.
     """
-    plain = _plain_price(reading, target.provider, target.model, catalogue, at)
+    plain = _plain_price(reading, target, catalogue, at)
     if plain is not None:
         return plain
     return price_usage(reading, get_provider(target.provider), catalogue, at=at, requested_model=target.model)
@@ -199,28 +200,57 @@ def _is_odd(reading: UsageReport) -> bool:
     )
 
 
-def _plain_price(reading: UsageReport, provider: str, model: str, catalogue: Catalogue, at: float) -> PricedCall | None:
+class PlainRates(Struct, frozen=True, gc=False):
+    """The rates of plain answers of one kind, while they hold."""
+
+    since: float
+    until: float
+    rates: Rates
+    answered: str | None
+    """The model that answered."""
+    version: str
+
+
+def _plain_price(reading: UsageReport, target: ModelRef, catalogue: Catalogue, at: float) -> PricedCall | None:
     """The price of one item, reported in full, without a tool, an error or a doubt, at a list price without a note."""
     items = reading.items
     if len(items) != 1 or not reading.complete or _is_odd(reading):
         return None
-    usage, named = items[0].usage, items[0].model
-    if provider in PLATFORMS:
-        answered = answered_name(provider, reading.model, model)
-        named = answered_name(provider, named, answered)
-    else:
-        answered = reading.model or model
-        named = named or answered
-    if not named or usage.cache_write_12h:
+    item, known_rates = items[0], catalogue.plain
+    usage = item.usage
+    if usage.cache_write_12h:
         return None
+    key = target, item.model, reading.model, reading.service_tier, reading.speed, reading.geo, reading.batch
+    found: PlainRates | None = known_rates.get(key)
     try:
-        rates = catalogue.rates(provider, named, at, reading.service_tier, reading.speed, reading.geo, reading.batch)
-        if rates.notes or rates.contract or (rates.fees and REQUEST_FEE in rates.fees):
-            return None
-        cost = ceil_picousd(rates.picousd(usage))
+        if found is None or not found.since <= at < found.until:
+            found = _plain_rates(reading, target, catalogue, at)
+            if found is None:
+                return None
+            if len(known_rates) >= _KEPT:  # an answer may name any model
+                known_rates.clear()
+            known_rates[key] = found
+        cost = ceil_picousd(found.rates.picousd(usage))
     except PriceNotFoundError:
         return None
-    return PricedCall(cost, (), answered, "exact", (), catalogue.version)
+    return PricedCall(cost, (), found.answered, "exact", (), found.version)
+
+
+def _plain_rates(reading: UsageReport, target: ModelRef, catalogue: Catalogue, at: float) -> PlainRates | None:
+    named = reading.items[0].model
+    if target.provider in PLATFORMS:
+        answered = answered_name(target.provider, reading.model, target.model)
+        named = answered_name(target.provider, named, answered)
+    else:
+        answered = reading.model or target.model
+        named = named or answered
+    if not named:
+        return None
+    terms = reading.service_tier, reading.speed, reading.geo, reading.batch
+    rates = catalogue.rates(target.provider, named, at, *terms)
+    if rates.notes or rates.contract or (rates.fees and REQUEST_FEE in rates.fees):
+        return None
+    return PlainRates(*catalogue.priced(target.provider, named).period(at), rates, answered, catalogue.version)
 
 
 def _nameless(provider: Provider) -> NoReturn:

@@ -58,6 +58,8 @@ class Catalogue:
         self._update = update_prices
         self.table: dict[tuple[str, str], PricedModel] = {}
         """The layers of the models that were asked for; where other prices come in force, another table."""
+        self.plain: dict[Any, Any] = {}
+        """What ``metering`` worked out of it for plain answers: as long as the table."""
         self.laid: Mapping[str, Any] = EMPTY
         """What ``with_prices`` laid over the catalogue that this one was made of."""
 
@@ -110,7 +112,7 @@ class Catalogue:
             )
             self._own = own
             # After the prices: whoever fills the new table has read them, and the old one is nobody's any more.
-            self.table = {}
+            self.table, self.plain = {}, {}
             vars(self).pop("version", None)
             for scoped in tuple(self._above):
                 scoped._stand_on(own)  # noqa: SLF001 - one of this class

@@ -101,7 +101,7 @@ class Rates:
         total = usage.uncached_input * at.uncached_input + usage.output * at.output
         if usage.cache_read:
             total += usage.cache_read * at.cache_read
-        if usage.cache_write:
+        if usage.cache_write_5m or usage.cache_write_1h or usage.cache_write_30m or usage.cache_write_12h:
             total += (
                 usage.cache_write_5m * at.cache_write_5m
                 + usage.cache_write_1h * at.cache_write_1h

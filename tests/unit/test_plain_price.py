@@ -3,6 +3,7 @@
 from itertools import product
 
 import pytest
+from msgspec.structs import replace
 
 from llm_cost_middleware.metering import AttemptMemo, encode_memo, price_answer, price_usage
 from llm_cost_middleware.metering.call_facts import CallFacts
@@ -46,7 +47,7 @@ def test_an_answer_of_a_platform_is_priced_at_the_place_that_was_asked(asked, an
     reading = UsageReport(items=(BilledItem(USAGES[0]),), model=answered, complete=True)
     found = price_answer(reading, ModelRef("bedrock", asked), catalogue, at=AT)
     wanted = price_usage(reading, get_provider("bedrock"), catalogue, at=AT, requested_model=asked)
-    assert found._replace(items=()) == wanted._replace(items=())
+    assert replace(found, items=()) == replace(wanted, items=())
     assert (found.cost_nanousd == 0) == ("provisioned" in asked)
 
 
@@ -58,7 +59,7 @@ def test_short_way_is_the_long_one(target):
         reading = UsageReport(**{"items": (BilledItem(usage),), "complete": True, **given})
         found = price_answer(reading, target, catalogue, at=AT)
         wanted = price_usage(reading, provider, catalogue, at=AT, requested_model=target.model)
-        assert found._replace(items=()) == wanted._replace(items=())
+        assert replace(found, items=()) == replace(wanted, items=())
         assert found.items in ((), wanted.items)
         short += found.items != wanted.items
         memo = "call", 1, target, found, reading, "small", "", CallFacts("site", 7, 1, 500)

@@ -140,7 +140,8 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
         state.users.add(self)
         self._look_again_at, self._account_limit = KEEP * 3 // 4, KEEP
         # bound once: these objects are shared for the life of the state; its lock is not, a fork renews it
-        self._open, self._routes, self._rows, self._seq = state.open, state.routes, state.rows, state.seq
+        self._open, self._closed, self._routes = state.open, state.closed, state.routes
+        self._rows, self._seq = state.rows, state.seq
 
     @classmethod
     def named(cls, name: str, clock: Clock) -> MemoryBackend:
@@ -162,7 +163,8 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
         """See ``Backend``."""
         with self._state.lock:
             now = int(self._now() * 1000)  # in the lock: what was carried out of a window must not be taken in it
-            if not fresh and (known := self._open.get(id_) or self._state.closed.get(id_)) is not None:
+            known = self._find(id_) if not fresh and (id_ in self._open or id_ in self._closed) else None
+            if known is not None:
                 check_replay(known, amount, scopes)
                 if known.refusal is not None:
                     raise known.refusal.error()
