@@ -220,7 +220,7 @@ def test_ctrl_c_in_a_stream_is_settled(harness, provider):
 
 
 @pytest.mark.parametrize("kind", ["sqlite-sync"])
-@pytest.mark.parametrize("verb", ["reserve", "settle"])
+@pytest.mark.parametrize("verb", ["reserve_for_call", "settle_for_call"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_ctrl_c_inside_the_ledger_leaves_nothing_pending(harness, provider, verb, when, monkeypatch):
     """The verb may have happened or not; it is repeated, or undone, by its id."""
@@ -240,9 +240,9 @@ def test_ctrl_c_inside_the_ledger_leaves_nothing_pending(harness, provider, verb
         harness.ask(provider)
     assert harness.balance.pending_nanousd == 0
     assert harness.balance.settled_nanousd == harness.sim.bill.total_nanousd
-    assert len(harness.sim.requests) == (verb == "settle")
-    assert len(harness.pipeline.records()) == (verb == "settle")
-    harness.check() if verb == "settle" else None
+    assert len(harness.sim.requests) == (verb == "settle_for_call")
+    assert len(harness.pipeline.records()) == (verb == "settle_for_call")
+    harness.check() if verb == "settle_for_call" else None
 
 
 @pytest.mark.parametrize("kind", ["sqlite-async"])

@@ -55,6 +55,7 @@ from llm_cost_middleware.budget.model import (
     parse_window,
 )
 from llm_cost_middleware.budget.notes import Notes, SupportsNotes
+from llm_cost_middleware.budget.tallies import UnwrittenMemo, written_memo
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ConfigurationError, LedgerError
 from llm_cost_middleware.money import USD, NanoUSD
@@ -169,16 +170,16 @@ class AsyncLedger(LedgerArguments):
             raise
 
     async def reserve_for_call(
-        self, id_: str, amount: NanoUSD, scopes: tuple[str, ...], ttl: float, memo: Any
+        self, id_: str, amount: NanoUSD, scopes: tuple[str, ...], ttl: float, memo: bytes | UnwrittenMemo
     ) -> Reservation:
         """See ``Ledger``."""
-        return await self.reserve(amount, scopes, id=id_, ttl=ttl, memo=memo)
+        return await self.reserve(amount, scopes, id=id_, ttl=ttl, memo=written_memo(memo))
 
     async def settle_for_call(
-        self, id_: str, actual: NanoUSD, status: SettlementStatus, memo: Any, notes: Notes | None
+        self, id_: str, actual: NanoUSD, status: SettlementStatus, memo: bytes | UnwrittenMemo, notes: Notes | None
     ) -> Receipt:
         """See ``Ledger``."""
-        return await self.settle(id_, actual, memo=memo, status=status, notes=notes)
+        return await self.settle(id_, actual, memo=written_memo(memo), status=status, notes=notes)
 
     async def settle(
         self,
