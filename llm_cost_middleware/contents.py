@@ -46,7 +46,7 @@ class RequestContents:
             self._read_messages(messages)
         self._read_tools(tools)
 
-    def _read_messages(self, messages: Sequence[Message]) -> None:  # noqa: C901 - one walk, counting all
+    def _read_messages(self, messages: Sequence[Message]) -> None:  # noqa: C901, PLR0915 - one walk, counting all
         # What stands in the loop runs for every message of a conversation, on every call: the rest is told from it.
         handed = characters = tokens = wide = empty = turns = instructions = told = 0
         blank = False
@@ -90,7 +90,37 @@ class RequestContents:
         systems = 0
         while systems < instructions and messages[systems].role == "system":
             systems += 1
-        self._keep(handed, characters, tokens, wide, empty, turns, instructions, systems, texts, odd, prefixes, asked)
+        self.handed = handed
+        """Characters of all user and tool turns."""
+        self.characters = characters
+        """Characters of all messages."""
+        self.expected_tokens = tokens
+        """A quarter of the ASCII characters of the messages, half of the others, by block."""
+        self.text_bytes = characters + wide
+        """UTF-8 bytes of the messages."""
+        self.text_blocks = len(texts) + empty
+        """Content blocks, and messages without any."""
+        self.user_turns = turns
+        self.texts = texts
+        """The texts of all blocks, in their order."""
+        self.odd_parts = odd
+        """Blocks that are not text, or carry more than it: marks, attachments."""
+        self.marked = any(part.cache_ttl or part.inner_marks for part in odd) if odd else False
+        """A block bears a cache mark of the caller's, or holds one that does."""
+        self.attached = any(part.nested or part.kind in ATTACHED for part in odd) if odd else False
+        """A block is no text, or holds one that is none."""
+        self.call_blocks = sum(part.kind in ("tool_use", "tool_result") for part in odd) if odd else 0
+        """Tool calls and their results."""
+        self.systems = systems
+        """Messages of instructions at the beginning."""
+        self.speaks = systems < len(prefixes)
+        """There is a message that is no instruction."""
+        self.instructs_inside = systems < instructions
+        """Instructions stand behind other messages."""
+        self.prefixes = prefixes
+        """For each message what tells all blocks up to its end apart from any others, in this process alone."""
+        self.asked = asked
+        """The messages that an answer follows."""
         self.blanks_user = blank
         """A message of the user has nothing in it."""
         self.begins_answer = role == "assistant"
@@ -124,45 +154,13 @@ class RequestContents:
                 instructions += 1
             prefixes.append(told)
             before = role
-        texts = messages.texts
-        self._keep(handed, characters, tokens, wide, 0, turns, instructions, systems, texts, [], prefixes, asked)
-        self.blanks_user, self.begins_answer = blank, role == "assistant"
-
-    def _keep(
-        self, handed: int, characters: int, tokens: int, wide: int, empty: int, turns: int, instructions: int,
-        systems: int, texts: list[str], odd: list[Part], prefixes: list[int], asked: list[int],
-    ) -> None:  # fmt: skip
-        self.handed = handed
-        """Characters of all user and tool turns."""
-        self.characters = characters
-        """Characters of all messages."""
-        self.expected_tokens = tokens
-        """A quarter of the ASCII characters of the messages, half of the others, by block."""
-        self.text_bytes = characters + wide
-        """UTF-8 bytes of the messages."""
-        self.text_blocks = len(texts) + empty
-        """Content blocks, and messages without any."""
-        self.user_turns = turns
-        self.texts = texts
-        """The texts of all blocks, in their order."""
-        self.odd_parts = odd
-        """Blocks that are not text, or carry more than it: marks, attachments."""
-        self.marked = any(part.cache_ttl or part.inner_marks for part in odd) if odd else False
-        """A block bears a cache mark of the caller's, or holds one that does."""
-        self.attached = any(part.nested or part.kind in ATTACHED for part in odd) if odd else False
-        """A block is no text, or holds one that is none."""
-        self.call_blocks = sum(part.kind in ("tool_use", "tool_result") for part in odd) if odd else 0
-        """Tool calls and their results."""
-        self.systems = systems
-        """Messages of instructions at the beginning."""
-        self.speaks = systems < len(prefixes)
-        """There is a message that is no instruction."""
-        self.instructs_inside = systems < instructions
-        """Instructions stand behind other messages."""
-        self.prefixes = prefixes
-        """For each message what tells all blocks up to its end apart from any others, in this process alone."""
-        self.asked = asked
-        """The messages that an answer follows."""
+        self.handed, self.characters, self.expected_tokens = handed, characters, tokens
+        self.text_bytes, self.text_blocks, self.user_turns = characters + wide, len(prefixes), turns
+        self.texts, self.prefixes, self.asked, self.odd_parts = messages.texts, prefixes, asked, []
+        self.systems, self.speaks = systems, systems < len(prefixes)
+        self.instructs_inside, self.blanks_user, self.begins_answer = systems < instructions, blank, role == "assistant"
+        self.marked = self.attached = False
+        self.call_blocks = 0
 
     def _read_tools(self, tools: Sequence[Tool]) -> None:
         tool_bytes = tool_characters = tool_tokens = 0

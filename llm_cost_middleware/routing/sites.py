@@ -66,13 +66,9 @@ def read_site(request: CallRequest) -> CallSite:
     A name is told from other words by its capital inside a sentence, in quotes, or as the value of a field such as
     "customer". What that misses (a name that begins a sentence) is blanked in the group of sites alike.
     """
-    context, messages, schema, called = request.context, request.messages, request.output_schema, request.tools
+    context, schema, called = request.context, request.output_schema, request.tools
     tags, named = context.tags, context.call_site
-    system = ""
-    if messages:
-        first = messages[0]
-        if first.role == "system":
-            system = "".join([part.text for part in first.parts])
+    system = "".join([part.text for part in request.messages[0].parts]) if request.contents.systems else ""
     if not (system or called or schema or tags):
         return CallSite(named) if named else _PLAIN
     tools = tuple([tool.name for tool in called])

@@ -62,7 +62,8 @@ def read_request(body: Mapping[str, Any], endpoint: str = "chat.completions") ->
         messages = view.items(body)
     else:
         given = get("messages") or ()
-        messages = read_plain(given, _SPEAKERS) or view.chat(given)
+        plain = read_plain(given, _SPEAKERS)
+        messages = view.chat(given) if plain is None else plain
     definitions = get("tools") or get("functions")
     tools, server_tools, held = _read_tools(definitions) if definitions else ((), (), 0)
     params = {} if _IS_PARAM.isdisjoint(body) else {name: body[name] for name in _PARAMS if name in body}
