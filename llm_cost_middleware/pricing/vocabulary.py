@@ -27,6 +27,8 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any
 from unicodedata import category
 
+from llm_cost_middleware.event_loops import make_way
+
 if TYPE_CHECKING:
     from tiktoken import Encoding
 
@@ -192,6 +194,7 @@ def _read_ranks(data: bytes) -> dict[bytes, int]:
         words = data[at:end].split()
         ranks.update(zip(map(a2b_base64, words[::2]), map(int, words[1::2]), strict=True))
         at = end
+        make_way()
     return ranks
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from llm_cost_middleware.event_loops import make_way
+
 __all__ = (
     "ArrayMatch", "ClauseAnd", "ClauseContains", "ClauseEndsWith", "ClauseEquals", "ClauseOr", "ClauseRegex",
     "ClauseStartsWith", "ConditionalPrice", "ModelInfo", "ModelPrice", "PriceVariant", "Provider",
@@ -173,6 +175,10 @@ class Provider(Struct, frozen=True, gc=False):
     extractors: list[None] | None = None
     fallback_model_providers: list[str] | None = None
     models: list[ModelInfo] = []
+
+    def __post_init__(self) -> None:
+        """Let others run: a list has thousands of models."""
+        make_way()
 
     def find_model(self, model: str) -> ModelInfo | None:
         """Return the first model that a name matches, as it is or with its date in dashes."""
