@@ -1,4 +1,4 @@
-"""Command line ``llm-cost``. Commands are plain functions, one file each; ``app`` registers them."""
+"""Command line ``llm-cost``. Commands are plain functions, one file each; ``commands`` lists them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ def main() -> None:
             from rich.markup import escape
 
             from llm_cost_middleware.cli.app import app
-            from llm_cost_middleware.cli.loading import err
     except MissingExtraError as error:  # nothing is there to print it in colour with
         sys.stderr.write(f"llm-cost: {error}\n")
         sys.exit(2)
     try:
         app()
     except (LLMCostError, OSError) as error:  # a file that a person named may be anything but there
+        from llm_cost_middleware.cli.loading import err
+
         err.print(f"[bold red]llm-cost:[/] {escape(str(error))}", highlight=False, markup=True)
         sys.exit(2)

@@ -33,13 +33,3 @@ class OptionsAnywhere(TyperGroup):
         """See ``click.Command``: the group's own options first."""
         options, others = split_off(args)
         return super().parse_args(ctx, [*options, *others])
-
-
-class Commands(TyperGroup):
-    """All commands: the options of a command may stand before its name."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """See ``click.Command``: the options of a command behind its name and all else."""
-        options, others = split_off(args)
-        at = others.index("--") if "--" in others else len(others)
-        return super().parse_args(ctx, [*others[:at], *options, *others[at:]])

@@ -1,4 +1,4 @@
-"""Typer application of all commands."""
+"""Typer application of all commands, which are imported when they are called: ``cli.commands``."""
 
 from __future__ import annotations
 
@@ -6,31 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llm_cost_middleware.cli import currency, tables
-from llm_cost_middleware.cli.administer import pause, resume
-from llm_cost_middleware.cli.advise import advise_
-from llm_cost_middleware.cli.alerts import alerts
-from llm_cost_middleware.cli.anywhere import Commands
-from llm_cost_middleware.cli.batches import batches
-from llm_cost_middleware.cli.budgets import budgets
-from llm_cost_middleware.cli.cache import cache
-from llm_cost_middleware.cli.dashboard import dashboard
-from llm_cost_middleware.cli.decisions import decisions
-from llm_cost_middleware.cli.demo import demo
-from llm_cost_middleware.cli.doctor import doctor
-from llm_cost_middleware.cli.estimate import estimate
-from llm_cost_middleware.cli.export import export
-from llm_cost_middleware.cli.help import show_topic
-from llm_cost_middleware.cli.init import init
-from llm_cost_middleware.cli.ledger import ledger
-from llm_cost_middleware.cli.litellm_config import litellm_config
-from llm_cost_middleware.cli.loading import begin, end
-from llm_cost_middleware.cli.monitoring_files import monitoring
-from llm_cost_middleware.cli.prices import prices
-from llm_cost_middleware.cli.reconcile import reconcile
-from llm_cost_middleware.cli.replay import replay
-from llm_cost_middleware.cli.report import report
-from llm_cost_middleware.cli.tune import tune
+from llm_cost_middleware.cli.commands import Commands
 
 app = typer.Typer(
     name="llm-cost",
@@ -60,6 +36,8 @@ def _options(
     ] = False,
 ) -> None:
     """Costs of Claude and OpenAI calls: past, expected, and under another policy."""
+    from llm_cost_middleware.cli.loading import begin, end
+
     begin()
     context.call_on_close(end)
     context.call_on_close(_tell_rate)
@@ -67,34 +45,8 @@ def _options(
 
 def _tell_rate() -> None:
     """Say once by which rate amounts were shown, where no title has."""
+    from llm_cost_middleware.cli import currency, tables
+
     note = currency.untold()
     if note is not None:
         tables.say(note)
-
-
-for _command in (
-    demo,
-    init,
-    report,
-    dashboard,
-    prices,
-    estimate,
-    decisions,
-    tune,
-    replay,
-    cache,
-    doctor,
-    pause,
-    resume,
-    monitoring,
-    reconcile,
-):
-    app.command()(_command)
-app.command("advise")(advise_)
-app.command("litellm-config")(litellm_config)
-app.command("help")(show_topic)
-app.add_typer(budgets, name="budgets")
-app.add_typer(batches, name="batches")
-app.add_typer(ledger, name="ledger")
-app.add_typer(alerts, name="alerts")
-app.add_typer(export, name="export")

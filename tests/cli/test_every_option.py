@@ -6,7 +6,7 @@ from enum import Enum
 from typing import get_args, get_type_hints
 
 import pytest
-from typer.main import get_command
+from command_line import whole_command_line
 from typer.testing import CliRunner
 
 from llm_cost_middleware import Ledger
@@ -21,7 +21,7 @@ HOSTILE = "=HYPERLINK(1)\x1b[31mred\x07\u202e"
 
 def commands(group=None, path=()):
     """Every command of the parser: the words that call it, and itself."""
-    group = get_command(app) if group is None else group
+    group = whole_command_line() if group is None else group
     for name, command in group.commands.items():
         if hasattr(command, "commands"):  # not ``click.Group``: typer brings a copy of click
             if command.invoke_without_command:

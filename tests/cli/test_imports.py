@@ -12,11 +12,11 @@ import lone_commands
 import openai
 import pytest
 from batch_bodies import chat_bodies
-from typer.main import get_command
+from command_line import whole_command_line
 
 import llm_cost_middleware
 from llm_cost_middleware.batches import BatchPendingError
-from llm_cost_middleware.cli.app import app
+from llm_cost_middleware.cli.commands import COMMANDS as LISTED
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.simulator import BatchPace, Simulator, fill
 
@@ -108,7 +108,18 @@ def check(found):
 
 
 def test_every_command_is_run():
-    assert COMMANDS.keys() == set(every(get_command(app)))
+    assert COMMANDS.keys() == set(every(whole_command_line()))
+
+
+def test_the_list_of_commands_says_what_they_say_themselves_and_imports_none():
+    said = {name: command.help for name, command in whole_command_line().commands.items()}
+    assert said == LISTED
+    code = "import atexit, sys; atexit.register(lambda: print(*sys.modules)); from llm_cost_middleware import cli; "
+    code += "cli.main()"
+    listed = subprocess.run([sys.executable, "-c", code, "--help"], capture_output=True, text=True, check=True).stdout
+    assert all(name in listed for name in LISTED)
+    for module in ("config", "budget", "lifecycle", "cli.report", "cli.loading"):
+        assert f"llm_cost_middleware.{module}" not in listed.split()
 
 
 def test_no_command_imports_a_host_that_it_does_not_use(place):

@@ -55,7 +55,7 @@ def run(words, folder):
 
 if __name__ == "__main__":
     settings = json.loads(sys.argv[1])
-    from llm_cost_middleware.cli import app, main  # noqa: F401 - every command loads the whole command line
+    from llm_cost_middleware.cli import main, tables  # noqa: F401 - every command loads these
     from llm_cost_middleware.pipeline import parts  # noqa: F401 - and most of them this
 
     for each in settings["commands"]:
