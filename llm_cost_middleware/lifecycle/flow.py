@@ -96,13 +96,13 @@ class CallFlow:
         stages = self.stages
         named = stages.price.named_model(request) if self.settings.observe else None
         call = stages.route.route(
-            self._new_id(), request, providers, headroom=headroom, named=named, sent_externally=sent_externally,
-            events_enabled=stages.record.has_listeners,
-        )  # fmt: skip
-        call = stages.lanes.choose(call)
+            self._new_id(), request, providers, headroom, named, sent_externally, stages.record.has_listeners
+        )
+        if stages.lanes.waits or request.context.patience_s:
+            call = stages.lanes.choose(call)
         if call.events_enabled:
             stages.record.routed(call)
-        for version, reason in stages.drift.news():
+        for version, reason in stages.drift.news() if stages.drift.untold else ():
             stages.record.policy_drifted(call, version, reason)
         return call
 

@@ -55,14 +55,14 @@ class Evaluated(Sequence[EvaluatedCandidate]):
         places = of.of_tier.get(tier)
         if places is None or len(places) == 1:
             return places and places[0]
-        best = least = -1
-        for place, pico in zip(places, self._picousd(places), strict=True):
+        best, least = 0, -1
+        for at, pico in enumerate(of.picousd(places, self._tokens, self._answers, self._outputs)):
             cost = -(-pico // PICO_PER_NANO)  # compared as it is booked: the first of equals is taken
             if affinity is not None:
-                cost -= min(cost, affinity.get(of.targets[place].plain, 0))
-            if cost < least or best < 0:
-                best, least = place, cost
-        return best
+                cost -= min(cost, affinity.get(of.targets[places[at]].plain, 0))
+            if cost < least or least < 0:
+                best, least = at, cost
+        return places[best]
 
     def _picousd(self, places: Iterable[int]) -> list[int]:
         return self.eligibility.picousd(places, self._tokens, self._answers, self._outputs)

@@ -45,7 +45,7 @@ class _Site:
     __slots__ = ("accepted", "helped", "outputs", "seconds", "squared")
 
     def __init__(self) -> None:
-        self.outputs: Outputs = {}
+        self.outputs: dict[ModelRef | None, Mean] = {}
         """Never changed, but replaced: whoever has read it may go on with it."""
         self.seconds: dict[ModelRef, Mean] = {}
         self.squared = self.accepted = self.helped = _NONE
@@ -83,8 +83,10 @@ class SiteHistory:
             outputs = known.outputs
             if len(outputs) > _TARGETS and target not in outputs:
                 outputs = {None: outputs[None]}
-            own, all_ = outputs.get(target, _NONE), outputs.get(None, _NONE)
-            known.outputs = {**outputs, target: own.after(output_tokens), None: all_.after(output_tokens)}
+            grown = outputs.copy()
+            grown[target] = outputs.get(target, _NONE).after(output_tokens)
+            grown[None] = outputs.get(None, _NONE).after(output_tokens)
+            known.outputs = grown
             known.squared = known.squared.after(output_tokens * output_tokens)
         if seconds is not None:
             if len(known.seconds) > _TARGETS:

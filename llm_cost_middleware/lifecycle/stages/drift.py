@@ -61,16 +61,15 @@ class DriftStage:
         self.fallen_back: Mapping[str, str] = {}
         """The policies that fell back, with the reason, by version."""
         self._due: set[str] = set()
-        self._untold: list[tuple[str, str]] = []
+        self.untold: list[tuple[str, str]] = []
+        """What ``news`` would tell."""
         for version in self._watched:  # another process may have seen it before
             self._take_up(version)
 
     def news(self) -> list[tuple[str, str]]:
         """The policies that fell back since this was last asked: version and reason. Each is told once."""
-        if not self._untold:
-            return []
         with self._lock:
-            told, self._untold = self._untold, []
+            told, self.untold = self.untold, []
         return told
 
     @property
@@ -140,7 +139,7 @@ class DriftStage:
             reason = watched.counts.judge(watched.reference, watched.limit)
             if reason and version not in self.fallen_back:
                 self.fallen_back = {**self.fallen_back, version: reason}
-                self._untold.append((version, reason))
+                self.untold.append((version, reason))
 
     def _exchange(self, version: str, fresh: DriftCounts) -> None:
         def merged(values: list[bytes | None]) -> list[bytes]:

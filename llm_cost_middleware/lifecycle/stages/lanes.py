@@ -64,7 +64,8 @@ class LaneStage:
         self._settings, self._policy, self._retries, self._catalogue = settings, policy, retries, catalogue
         self._journal, self._clock, self._rng = journal, clock, rng
         self._history, self._recalled = LaneHistory(), journal is None
-        self._waits = any(each.patience for each in (policy, *policy.sites.values()))
+        self.waits = any(each.patience for each in (policy, *policy.sites.values()))
+        """Whether calls may wait that say nothing of it themselves."""
 
     def take_over(self, before: LaneStage) -> None:
         """Go on with what another one remembers."""
@@ -74,7 +75,7 @@ class LaneStage:
 
     def must_recall(self, request: CallRequest) -> bool:
         """Whether ``recall`` is due: before the first call that can wait."""
-        return not self._recalled and (self._waits or bool(request.context.patience_s))
+        return not self._recalled and (self.waits or bool(request.context.patience_s))
 
     def recall(self) -> None:
         """Read how tries of the last day went, in all processes of the ledger. May block; never raises."""
@@ -95,7 +96,7 @@ class LaneStage:
         """The call with the lane in which it begins, where it can wait; without one, where it cannot."""
         patience = call.request.context.patience_s
         if patience is None:
-            patience = self._policy.for_site(call.decision.site).patience_s if self._waits else None
+            patience = self._policy.for_site(call.decision.site).patience_s if self.waits else None
         if not patience or call.sent_externally:
             return call
         target, now = call.target.plain, self._clock.now()

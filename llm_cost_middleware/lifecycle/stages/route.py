@@ -68,7 +68,6 @@ class RouteStage:
         call_id: str,
         request: CallRequest,
         providers: frozenset[str] | None,
-        *,
         headroom: Headroom | None = None,
         named: ModelRef | None = None,
         sent_externally: bool = False,
