@@ -22,6 +22,7 @@ from llm_cost_middleware.integrations.langchain.batches import refuse_what_canno
 from llm_cost_middleware.integrations.langchain.call import GuardedCall, RenderedCall
 from llm_cost_middleware.integrations.langchain.errors import ERRORS
 from llm_cost_middleware.integrations.langchain.runtime import ROUTE_KEY
+from llm_cost_middleware.integrations.langchain.snapshots import Snapshot
 from llm_cost_middleware.natural_values import read_seconds
 from llm_cost_middleware.patterns.progress import progress_bar
 from llm_cost_middleware.platform import PLATFORMS
@@ -154,12 +155,13 @@ class PatientBatch(NamedTuple):
         timeout_s = None if timeout is None else read_seconds(timeout, "batch_timeout")
         return made._replace(patience_s=min(waits), timeout_s=timeout_s)
 
-    def read(self, place: int) -> tuple[Any, Any, Any]:
-        """The neutral view of an input, the providers that understand it, and its messages."""
+    def read(self, place: int) -> tuple[Any, Any, Snapshot]:
+        """The neutral view of an input, the providers that understand it, and what was read."""
         messages = self.model._convert_input(self.inputs[place]).to_messages()  # noqa: SLF001 - as every entry does
+        asked = Snapshot.of(messages, self.arguments)
         metadata = self.configs[place].get("metadata")
-        request, providers = self.runtime.read(self.model, messages, self.arguments, metadata, stream=False)
-        return request, providers, messages
+        request, providers = self.runtime.read(self.model, *asked, metadata, stream=False)
+        return request, providers, asked
 
     def run(self, invoke: Invoke, *, partial: bool, show: bool) -> list[Any]:
         """Answer them; an exception where there is no answer."""
@@ -197,11 +199,9 @@ class PatientBatch(NamedTuple):
         return self.runtime.pipeline.batch_work(items, wishes)
 
     def _item(self, place: int, client: Any) -> BatchItem:
-        request, providers, messages = self.read(place)
+        request, providers, asked = self.read(place)
         targets = self.runtime.targets(self.model)
-        call = GuardedCall(
-            request, providers, None, targets, messages, self.arguments, stream=False, checked=False
-        )  # fmt: skip
+        call = GuardedCall(request, providers, None, targets, *asked, stream=False, checked=False)
         sent: list[tuple[Attempt, RenderedCall]] = []
 
         def render(attempt: Attempt) -> Mapping[str, Any]:

@@ -81,8 +81,8 @@ class GuardedCall:
         providers: Those that understand the call.
         prepared: The call, if it was routed ahead.
         targets: The models that it can be sent through.
-        messages: As the caller gave them; never changed.
-        call_kwargs: The arguments of the call; never changed.
+        messages: As they were read, and nobody else's; never changed.
+        call_kwargs: The arguments of the call, likewise.
         stream: Whether it is sent as a stream. LangChain may stream what was asked for in one piece.
         checked: Whether a check decides which answer stands.
     """

@@ -28,6 +28,7 @@ from llm_cost_middleware.request import (
     ModelRef,
     RetryTerms,
 )
+from llm_cost_middleware.sdk_clients.bodies import plain_body
 from llm_cost_middleware.usage import UsageReport, read_or_unknown
 
 _PLATFORM = "bedrock"
@@ -102,7 +103,7 @@ class ConverseCall:
 
     def __init__(self, client: ConverseClient, body: dict[str, Any], context: CallContext, *, stream: bool) -> None:
         terms = client.terms
-        self._client, self._body, self._stream = client, body, stream
+        self._client, self._body, self._stream = client, plain_body(body, None), stream
         self._config = terms.pipeline.config
         self._rules = get_provider(_PLATFORM)
         self._place = place_of(client.plain)
@@ -111,7 +112,7 @@ class ConverseCall:
         self._target = self._named(str(body.get("modelId") or ""), terms.base_model)
         self._raw: Any = None
         routed = any(target.provider == _PLATFORM for tier in self._config.tiers for target in tier.models)
-        self.request = read_converse(body, stream=stream)._replace(
+        self.request = read_converse(self._body, stream=stream)._replace(
             model=self._target.model, context=context, model_pinned=terms.pinned or not routed,
             retry_terms=terms.retries, connection=connection_of(client.plain),
         )  # fmt: skip

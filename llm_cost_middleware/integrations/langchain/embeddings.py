@@ -17,7 +17,7 @@ from llm_cost_middleware.lifecycle import CallOutcome
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import Attempt, CallResult
-from llm_cost_middleware.sdk_clients.bodies import fields_of
+from llm_cost_middleware.sdk_clients.bodies import fields_of, plain_body
 from llm_cost_middleware.sdk_clients.single_attempt import client_of, single_attempt
 from llm_cost_middleware.timeouts import capped_timeout
 from llm_cost_middleware.usage import UsageReport, read_or_unknown
@@ -60,12 +60,12 @@ class EmbeddingCall:
 
     def __init__(self, body: dict[str, Any], client: Any, pipeline: CostPipeline, service: str) -> None:
         self._options = {name: body.pop(name) for name in _OPTIONS if name in body}
-        self._body, self._client, self._rules = body, client, get_provider(_MAKER)
+        self._body, self._client, self._rules = plain_body(body, None), client, get_provider(_MAKER)
         address = getattr(client, "base_url", "")
         service = platform_at(service, address) or service
         self._names = SentNames(pipeline.config, service, client, "embeddings")
         self.providers = self._names.reach
-        request = self._rules.read_request(body, "embeddings")
+        request = self._rules.read_request(self._body, "embeddings")
         self._called = request.model
         self.request = self._names.read(request, "")._replace(
             context=read_context(None),

@@ -21,6 +21,7 @@ from llm_cost_middleware.integrations.langchain.call import GuardedCall, Rendere
 from llm_cost_middleware.integrations.langchain.convert import read_call
 from llm_cost_middleware.integrations.langchain.render import is_portable
 from llm_cost_middleware.integrations.langchain.run_scopes import with_metadata
+from llm_cost_middleware.integrations.langchain.snapshots import Snapshot, own_copy
 from llm_cost_middleware.integrations.langchain.targets import TargetModels, plain_class
 from llm_cost_middleware.integrations.langchain.told import atold, atold_at_end, told, told_at_end
 from llm_cost_middleware.lifecycle import RoutedCall
@@ -41,9 +42,11 @@ class RouteArgument(str):
     A ``str``, because LangChain writes the arguments of a call into traces and into the keys of its LLM cache.
     """
 
-    __slots__ = ("call", "error", "metadata", "providers", "request")
+    __slots__ = ("asked", "call", "error", "metadata", "providers", "request")
 
     metadata: Mapping[str, Any] | None
+    asked: Snapshot | None
+    """What was read; ``None`` with ``request``."""
     request: CallRequest | None
     """``None``: not routed ahead, because several prompts share the arguments."""
     providers: frozenset[str]
@@ -56,6 +59,7 @@ class RouteArgument(str):
     def create(
         cls,
         metadata: Mapping[str, Any] | None,
+        asked: Snapshot | None = None,
         request: CallRequest | None = None,
         providers: frozenset[str] = frozenset(),
         call: RoutedCall | None = None,
@@ -63,8 +67,8 @@ class RouteArgument(str):
     ) -> RouteArgument:
         """A route that reads as its target."""
         route = cls(call.target if call is not None else "")
-        route.metadata, route.request, route.providers, route.call, route.error = (
-            metadata, request, providers, call, error,
+        route.metadata, route.asked, route.request, route.providers, route.call, route.error = (
+            metadata, asked, request, providers, call, error,
         )  # fmt: skip
         return route
 
@@ -90,7 +94,7 @@ class TargetCache:
         with self._lock:
             targets = self._by_settings.get(key)
             if targets is None:
-                targets = self._by_settings[key] = TargetModels(model.model_copy(), self._pipeline)
+                targets = self._by_settings[key] = TargetModels(own_copy(model), self._pipeline)
                 if len(self._by_settings) > _INSTANCES:
                     self._by_settings.popitem(last=False)
             # an id may be used again once the model is gone, so the entry goes with it
@@ -174,7 +178,8 @@ class GuardRuntime:
 
         What stands against the call is raised when it would be sent, inside its run.
         """
-        request, providers = self.read(model, messages, arguments, metadata, stream=stream)
+        asked = Snapshot.of(messages, arguments)
+        request, providers = self.read(model, *asked, metadata, stream=stream)
         try:
             try:
                 call = self.pipeline.prepare(request, providers=providers, may_block=may_block)
@@ -186,27 +191,31 @@ class GuardRuntime:
                 request = request._replace(model_pinned=True)
                 call = self.pipeline.prepare(request, providers=providers, may_block=may_block)
         except LLMCostError as error:
-            return RouteArgument.create(metadata, request, providers, None, error)
-        return RouteArgument.create(metadata, request, providers, call)
+            return RouteArgument.create(metadata, asked, request, providers, None, error)
+        return RouteArgument.create(metadata, asked, request, providers, call)
 
     # --- send ----------------------------------------------------------------------------------------------------
 
     def call(
         self, model: Any, messages: Sequence[BaseMessage], call_kwargs: dict[str, Any], *, stream: bool
     ) -> GuardedCall:
-        """A call that arrives to be sent, with the route that it carries; routed here if it carries none.
+        """A call that arrives to be sent, with the route that it carries.
+
+        It is routed here if it carries none, or if what it asks for has changed meanwhile.
 
         Raises:
             LLMCostError: The error that routing deferred.
         """
         route = call_kwargs.pop(ROUTE_KEY, None)
-        if not isinstance(route, RouteArgument) or route.request is None:
+        asked = route.asked if isinstance(route, RouteArgument) else None
+        if asked is None or not asked.is_of(messages, call_kwargs):
             route = self.route(model, messages, call_kwargs, getattr(route, "metadata", None), stream=stream)
         if route.error is not None:
             raise route.error
         assert route.request is not None  # noqa: S101 - ``route`` has just read it
+        assert route.asked is not None  # noqa: S101 - with it
         return GuardedCall(
-            route.request, route.providers, route.call, self.targets(model), messages, call_kwargs,
+            route.request, route.providers, route.call, self.targets(model), *route.asked,
             stream=stream, checked=self.accept is not None,
         )  # fmt: skip
 

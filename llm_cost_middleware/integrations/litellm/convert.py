@@ -348,7 +348,14 @@ def _plain(name: str, value: Any) -> Any:
     """An argument without the attributes of this package, message objects of LiteLLM as mappings."""
     if name in METADATA and isinstance(value, Mapping):
         return {key: item for key, item in value.items() if key != METADATA_KEY}
-    return plain(value) if name in ("messages", "input", "tools", "system") else value
+    return plain(value) if name in _HELD_FOR else value
+
+
+_HELD_FOR = frozenset({
+    "messages", "input", "tools", "system", "functions", "response_format", "extra_body", "thinking", "reasoning",
+    "output_config", "text", "stop", "web_search_options",
+})  # fmt: skip
+"""Arguments that a bound reads: they are copied, so that what is sent is what money is held for."""
 
 
 def _in_litellms_words(attempt: Attempt, changes: Mapping[str, Any]) -> Attempt:

@@ -15,6 +15,7 @@ from langchain_core.messages import HumanMessage, SystemMessage
 from langchain_core.tools import tool
 
 from llm_cost_middleware.errors import BudgetExceededError, UnsupportedRequestError
+from llm_cost_middleware.events import Retried
 from llm_cost_middleware.integrations.langchain import (
     CostCallbackHandler,
     guard,
@@ -167,6 +168,23 @@ def test_a_stream_that_is_left_is_closed_and_booked(make_harness, bedrock):
     next(stream)
     stream.close()
     harness.check(exact=False)
+
+
+def test_a_tool_that_is_changed_while_a_retry_waits_is_sent_as_it_was(make_harness, bedrock, sim):
+    shape = {"type": "object", "properties": {}}
+    config = {"tools": [{"toolSpec": {"name": "f", "inputSchema": {"json": shape}}}]}
+
+    def change(event):
+        if isinstance(event, Retried):
+            shape["properties"]["x"] = {"type": "string", "description": "word " * 1_000}
+
+    harness = make_harness(observers=[change], retry={"throttle_base_s": 0.01})
+    sim.script(Fault.status(429))
+    messages = [{"role": "user", "content": [{"text": "hello"}]}]
+    client = guard(bedrock(), harness.pipeline).client
+    client.converse(modelId=HAIKU, messages=messages, toolConfig=config, inferenceConfig={"maxTokens": 20})
+    first, second = [request.body for request in sim.requests]
+    assert first == second
 
 
 def test_a_race_sends_exactly_what_fits(make_harness, sim, bedrock):

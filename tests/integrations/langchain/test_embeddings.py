@@ -11,6 +11,7 @@ from langchain_openai import OpenAIEmbeddings
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.context import cost_context
 from llm_cost_middleware.errors import BudgetExceededError, UnsupportedRequestError
+from llm_cost_middleware.events import Retried
 from llm_cost_middleware.integrations.langchain import guard
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.sdk_clients.single_attempt import client_of
@@ -60,6 +61,20 @@ def test_a_request_is_repeated_once_each_by_us(sim, plain):
     with pytest.raises(Exception, match=r"500|nternal"):
         guard(plain.model_copy(update={"max_retries": 2}), ledger).embed_query("x")
     assert sim.request_count == ledger.config.retry.max_attempts
+
+
+def test_texts_that_are_changed_while_a_retry_waits_are_sent_as_they_were(sim, plain):
+    texts = [*TEXTS]
+
+    def change(event):
+        if isinstance(event, Retried):
+            texts[0] = "word " * 1_000
+
+    config = CostConfig(budgets=[{"scope": "global", "limit": "1"}], retry={"base_s": 0.01})
+    guarded = guard(plain, CostPipeline(config, observers=[change]))
+    sim.script(Fault.status(500))
+    guarded.client.create(model=plain.model, input=texts)
+    assert [request.body["input"] for request in sim.requests] == [TEXTS, TEXTS]
 
 
 def test_guarded_twice_it_is_booked_once(sim, plain):

@@ -1,0 +1,86 @@
+"""What a call asks for, as it stood when it was read: money is held for that, so that is what is sent.
+
+Between the two a call may wait: for a retry, a rate limiter, a ledger that an event loop asks, a reader of its stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from langchain_core.language_models import BaseChatModel
+from langchain_core.messages import BaseMessage
+
+_SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
+_TAKEN_OUT = frozenset({"ls_structured_output_format", "structured_output_format"})
+"""Arguments that LangChain takes out on the way from an entry to the sending."""
+Model = TypeVar("Model", bound=BaseChatModel)
+
+
+class Snapshot(NamedTuple):
+    """Messages and arguments of a call that nobody else holds."""
+
+    messages: list[BaseMessage]
+    arguments: dict[str, Any]
+
+    @classmethod
+    def of(cls, messages: Sequence[BaseMessage], arguments: Mapping[str, Any]) -> Snapshot:
+        """A copy of every list and mapping in them. What they hold is shared: texts, classes, the data of files."""
+        return cls([_own_message(message) for message in messages], {name: _own(arguments[name]) for name in arguments})
+
+    def is_of(self, messages: Sequence[BaseMessage], arguments: Mapping[str, Any]) -> bool:
+        """Whether this is what they say now, too."""
+        return (
+            len(messages) == len(self.messages)
+            and all(
+                type(one) is type(other) and one.__dict__ == other.__dict__
+                for one, other in zip(messages, self.messages, strict=True)
+            )
+            and _compared(arguments) == _compared(self.arguments)
+        )
+
+
+def own_copy(model: Model) -> Model:
+    """A copy of a chat model, of its class, that shares no list and no mapping with it."""
+    made: Model = model.model_copy()
+    _take_over(vars(made))
+    return made
+
+
+def _own_message(message: BaseMessage) -> BaseMessage:
+    # as ``model_copy``, at half its price, and half of what the garbage collector walks: conversations are long
+    kind = type(message)
+    made, fields = kind.__new__(kind), message.__dict__.copy()
+    _take_over(fields)
+    object.__setattr__(made, "__dict__", fields)
+    for name in _OF_PYDANTIC:
+        object.__setattr__(made, name, getattr(message, name, None))
+    return made
+
+
+_OF_PYDANTIC = ("__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_private__")
+"""Nothing of these is sent."""
+
+
+def _take_over(fields: dict[str, Any]) -> None:
+    for name, value in fields.items():
+        if type(value) not in _SCALARS:
+            fields[name] = value.copy() if name in _FLAT else _own(value)
+
+
+_FLAT = frozenset({"response_metadata", "usage_metadata"})
+"""Of an answer: what lies deeper in them is not sent, and long conversations are full of it."""
+
+
+def _own(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: item if type(item) in _SCALARS else _own(item) for name, item in value.items()} if value else {}
+    if isinstance(value, list):
+        return [item if type(item) in _SCALARS else _own(item) for item in value] if value else []
+    return tuple(map(_own, value)) if type(value) is tuple else value
+
+
+def _compared(arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    if _TAKEN_OUT.isdisjoint(arguments):
+        return arguments
+    return {name: value for name, value in arguments.items() if name not in _TAKEN_OUT}
