@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -61,6 +62,8 @@ class ConfiguredModels:
         made = CandidateSet(
             self._make(target, index, providers, catalogue, now) for index, tier in tiers for target in tier.models
         )
+        if providers is not None:  # without: who sends by himself has keys that nobody sees
+            made.out_of_reach = partial(self._out_of_reach, providers=providers)
         if len(self._of_day) >= _HOSTS:
             self._of_day.clear()
         self._of_day[key] = _Day(now - now % _DAY_S, priced_by, made)
@@ -83,7 +86,8 @@ class ConfiguredModels:
         """Why a target may not be used, or has no name to be called by, where it is served."""
         regions, section = self._config.routing.regions, self._config.platforms.get(target.provider)
         if regions and not is_inside(target.provider, target.model, regions):
-            return why_outside(target.provider, target.model, regions)
+            advice = "" if section is not None else "; a platform may serve it there: llm-cost help platforms"
+            return why_outside(target.provider, target.model, regions) + advice
         if section is not None and section.wire(target) is None:
             return f"no deployment of it in [platforms.{target.provider}.deployments]"
         return None
@@ -92,7 +96,7 @@ class ConfiguredModels:
         if providers is not None:
             place = served_model(*target.plain).place  # a client may be bound to one
             reached = not providers.isdisjoint((target.provider, str(target.plain), f"{target.provider}/{place}"))
-            return None if reached else "cannot be reached from here"
+            return None if reached else f"cannot be reached from here, which calls {' and '.join(sorted(providers))}"
         platform, access = find_platform(target.provider), self._config.access(target.provider)
         variables = (access.api_key_env,) if access.api_key_env or platform is None else platform.key_env
         return None if any(map(os.environ.get, variables)) else f"no key in {' or '.join(variables)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal
@@ -45,7 +45,7 @@ class CandidateSet(Sequence[Candidate]):
     Built with the candidates, once per configuration and date, and forgotten with them. Safe to share between threads.
     """
 
-    __slots__ = ("_candidates", "_found", "_least_window", "n_tiers")
+    __slots__ = ("_candidates", "_found", "_least_window", "n_tiers", "out_of_reach")
 
     def __init__(self, candidates: Iterable[Candidate] = ()) -> None:
         self._candidates = tuple(candidates)
@@ -53,6 +53,8 @@ class CandidateSet(Sequence[Candidate]):
         windows = [candidate.context_window for candidate in self if candidate.context_window is not None]
         self._least_window = min(windows, default=inf)
         self._found: dict[Hashable, Eligibility] = {}
+        self.out_of_reach: Callable[[ModelRef], str | None] = _reached
+        """Why the host cannot call a model, whether it is one of these or not; ``None``: it can."""
 
     def __getitem__(self, at: Any) -> Any:
         return self._candidates[at]
@@ -92,6 +94,10 @@ class CandidateSet(Sequence[Candidate]):
                 self._found.clear()  # shapes that never repeat would otherwise grow it for ever
             self._found[key] = found  # it holds the policy, whose id is thus no other's
         return found
+
+
+def _reached(_: ModelRef) -> str | None:
+    """Nobody says what the host reaches."""
 
 
 class Eligibility:

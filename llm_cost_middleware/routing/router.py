@@ -151,12 +151,13 @@ def _named(
     """The decision for a call whose model is forced or pinned, or that names none while routing is off.
 
     Neither model is checked against the candidates: the caller may know one that the configuration does not. A forced
-    model is one that the parameters were not written for, so they must fit it.
+    model is one that the host must be able to call and the parameters were not written for, so they must fit it.
     """
     request = given.request
     forced = _forced(request, candidates)
     if forced is not None:
-        if refused := fit(request, forced).refused:
+        unreached = candidates.out_of_reach(forced) if type(candidates) is CandidateSet else None
+        if refused := unreached or fit(request, forced).refused:
             raise NoEligibleModelError({str(forced): refused})
         choice = TierChoice(-1, None, f"{request.context.forced_model} was forced for this call", policy="force")
         return _decision(policy, choice, forced, (), given, context)

@@ -1,0 +1,58 @@
+"""A forced model that a door cannot call is refused before anything is sent, as routing refuses it."""
+
+from __future__ import annotations
+
+import pytest
+from spending_doors import langchain_doors, router_doors, sdk_doors, tried
+
+from llm_cost_middleware import CostConfig, CostPipeline, cost_context
+from llm_cost_middleware.errors import NoEligibleModelError
+from llm_cost_middleware.request import CallContext, CallRequest, Message, Part
+from llm_cost_middleware.simulator import fill
+
+DOORS = [
+    "openai chat", "openai stream", "openai responses", "openai chat, async", "anthropic", "anthropic, async",
+    "process", "process_many", "guard", "guard stream", "middleware",
+]  # fmt: skip
+
+
+def refused(pipeline, sim, door, elsewhere):
+    with cost_context(force_model=elsewhere):
+        error, sent = tried(door, sim)
+    assert (type(error).__mro__.count(NoEligibleModelError), sent) == (1, 0), repr(error)
+    assert "cannot be reached from here, which calls " in str(error)
+    assert pipeline.ledger.balance("global").pending == 0
+
+
+@pytest.fixture
+def pipeline(sim, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)  # LangChain would reach the other provider with its key
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    sim.responder = fill
+    with CostPipeline(CostConfig(budgets=[{"scope": "global", "limit": "1"}])) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("name", DOORS)
+def test_at_a_door_of_one_provider(sim, clients, pipeline, name):
+    door = (sdk_doors(pipeline, sim, clients) | langchain_doors(pipeline, sim))[name]
+    claude = name.startswith("anthropic") or name == "process_many"
+    refused(pipeline, sim, door, "openai/gpt-5-mini" if claude else "anthropic/claude-haiku-4-5")
+    with cost_context(force_model="anthropic/claude-haiku-4-5-20251001" if claude else "gpt-5.1"):
+        assert tried(door, sim) == (None, 1)  # of its own provider any model will do
+
+
+@pytest.mark.litellm
+def test_at_a_router_without_such_a_deployment(sim, pipeline):
+    for name, door in router_doors(pipeline, sim).items():
+        assert name.startswith("router")
+        refused(pipeline, sim, door, "anthropic/claude-haiku-4-5")
+
+
+def test_where_the_caller_sends_by_himself(pipeline):
+    context = CallContext(forced_model="anthropic/claude-haiku-4-5")
+    request = CallRequest("openai", "gpt-5-mini", (Message("user", (Part("text", "hi"),)),), context=context)
+    sent = []
+    with pytest.raises(NoEligibleModelError, match="cannot be reached from here, which calls openai"):
+        pipeline.run(request, sent.append, providers=frozenset({"openai"}))
+    assert not sent
