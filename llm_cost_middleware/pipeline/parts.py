@@ -16,6 +16,7 @@ from llm_cost_middleware.config.reloading import (
     FileWatch,
     check_reloadable,
     read_again,
+    what_was_taken_up,
     with_metrics_of,
     with_money_of,
 )
@@ -61,5 +62,5 @@ __all__ = [
     "bounded_nanousd", "call_id_of", "check_listeners", "check_reloadable", "current_context", "filled",
     "forecast_run", "listed", "make_scope", "open_ledger", "open_or_await", "put_budgets_in_force", "quote_batch",
     "read_again", "read_settings", "read_upkeep", "run_paths", "tell_of_unused_file", "unique_id",
-    "warn_of_forgetting", "with_metrics_of", "with_money_of",
+    "warn_of_forgetting", "what_was_taken_up", "with_metrics_of", "with_money_of",
 ]  # fmt: skip

@@ -82,5 +82,5 @@ class Reloading:
         except LLMCostError as error:
             _log.error("the changed configuration was not taken up: %s", error)
             return
+        _log.warning("%s", parts.what_was_taken_up(self.config, new))
         self.config = parts.with_money_of(self.config, new)
-        _log.warning("budgets and prices of %s were taken up", self.config.file)

@@ -100,6 +100,43 @@ def test_a_file_that_is_being_edited_changes_nothing(running, text):
         run.call()
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (budget("9"), "budgets of {} were taken up"),
+        (budget("9") + '[prices."openai/x"]\ninput_mtok = 1\n', "budgets and prices of {} were taken up"),
+        (budget("10") + "# only a remark", "{} changed"),
+        (TIERS.format(model="gpt-5.1") + budget("9"),
+         "budgets of {} were taken up; for tiers, routing it takes pipeline.reload() or a restart"),
+        (budget("10") + '[output]\non_insufficient = []\n[metrics]\nprometheus_port = 9\n'
+         '[ledger]\nurl = "sqlite:///other.db"\n',
+         "{} changed; for output it takes pipeline.reload() or a restart; for ledger.url, metrics it takes a restart"),
+    ],
+)  # fmt: skip
+def test_it_is_said_what_was_taken_up_and_what_waits(running, caplog, text, told):
+    run = running(budget("10"))
+    run.write(text)
+    run.clock.advance(1)
+    run.call()
+    assert [
+        record.message for record in caplog.records if "changed" in record.message or "taken up" in record.message
+    ] == [told.format(run.path)]
+
+
+def test_a_file_that_is_gone_is_told_once(running, caplog):
+    run = running(budget("10"))
+    for there in (False, False, False, True, False, False):
+        if there:
+            run.write(budget("11"))
+        else:
+            run.path.unlink(missing_ok=True)
+        run.clock.advance(1)
+        run.call()
+    told = [record.message for record in caplog.records if str(run.path) in record.message]
+    gone = f"{run.path} is gone: what was read of it holds, until it is there again"
+    assert told == [gone, f"budgets of {run.path} were taken up", gone]
+
+
 def test_a_file_is_left_alone_where_it_is_not_watched(running):
     run = running("watch = false\n")
     run.write("watch = false\n" + budget("0.000001"))
