@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -71,11 +72,17 @@ def doctor(
     ] = "",
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 where something needs a look.")] = False,
 ) -> None:
-    """Try what is installed and configured; list what is not governed, hidden retries that are on, and missing keys."""
+    """Try what is installed and configured; list what is not governed, hidden retries that are on, and missing keys.
+
+    A line with "no" is a failure: exit code 2 for a configuration, a ledger or prices that cannot be used, else 1.
+    """
     findings = [*_configuration(config, ledger), *_packages(), *_surroundings(), *(_clients(app) if app else ())]
     columns = [tables.Column("", whole=True, styles=_COLOURS), *tables.names("what", "finding")]
     tables.show(columns, findings, title="llm-cost doctor")
-    if strict and any(state != _GOOD for state, _, _ in findings):
+    failed = {what for state, what, _ in findings if state == _BAD}
+    if failed & {"configuration", "ledger", "prices"}:
+        raise typer.Exit(2)
+    if failed or (strict and any(state != _GOOD for state, _, _ in findings)):
         raise typer.Exit(1)
 
 
@@ -227,7 +234,8 @@ def _surroundings() -> list[tuple[str, str, str]]:
             "SDK clients retry twice by themselves; guard, wrap_* and CostAwareRouter switch that off",
         )
     ]
-    if os.environ.get("LITELLM_LOCAL_MODEL_COST_MAP", "").lower() != "true":
+    fetches = os.environ.get("LITELLM_LOCAL_MODEL_COST_MAP", "").lower() != "true"
+    if fetches and find_spec("litellm") is not None:
         found.append((_LOOK, "litellm", "importing it fetches prices; LITELLM_LOCAL_MODEL_COST_MAP=True stops that"))
     found.extend(
         (_LOOK, variable, "is set: LangChain's OpenAI models then report no usage in streams unless stream_usage is on")

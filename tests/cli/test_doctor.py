@@ -290,3 +290,29 @@ def test_budgets_of_the_ledger_and_models_outside_the_regions_are_told(tmp_path,
     assert before == ["none: everything is booked, nothing is ever refused"]
     assert [told for _, what, told in rows if what == "budgets"] == ["1 in the ledger: llm-cost budgets"]
     assert "openai/gpt-5-mini is not served in eu: it is never called" in [told for _, _, told in rows]
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "code"),
+    [
+        ("", [], 0),
+        ("", ["--config", "nofile.toml"], 2),
+        ("mood = 1\n", [], 2),
+        ("", ["--ledger", "sqlite:////nonexist/x.db"], 2),
+        ('[prices."openai/x"]\nnonsense = 1\n', [], 2),
+        ('[routing]\nregions = ["eu"]\n[[tiers]]\nname = "a"\nmodels = ["openai/gpt-5-mini"]\n', [], 1),
+    ],
+)
+def test_what_cannot_be_used_is_no_success(tmp_path, monkeypatch, file, options, code):
+    from typer.testing import CliRunner
+
+    from llm_cost_middleware.cli import doctor as module
+    from llm_cost_middleware.cli.app import app
+
+    monkeypatch.setattr(module, "_packages", list)  # what is installed here is another matter, and takes long
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LLM_COST_CONFIG", raising=False)
+    Path("llm-cost.toml").write_text(file)
+    done = CliRunner().invoke(app, ["doctor", *options], env={"COLUMNS": "400"})
+    assert done.exit_code == code, done.output
+    assert (code == 0) == (not re.search(r"^no  ", done.output, re.MULTILINE))
