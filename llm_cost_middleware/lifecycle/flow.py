@@ -285,7 +285,10 @@ class CallFlow:
                 stages.record.unpriced(call, error)
             yield from self._write_log(call, report)
             raise
-        yield from self._write_log(call, report)
+        if self._logs_in_memory:
+            self._log_now(call, report)
+        else:
+            yield from self._write_log(call, report)
         return made(CallOutcome, (response, call.id, call.decision, report.booked))
 
     def _hand_off(
@@ -312,7 +315,8 @@ class CallFlow:
         )
         # What a provider still works on says nothing yet.
         content = answer.content if (told or request.tools) and not answer.reading.pending else None
-        report.content = content  # which tools are never called is told by the ledger
+        if content is not None:
+            report.content = content  # which tools are never called is told by the ledger
         return failure_signals(request, content) if told and content is not None else ()
 
     def _reviews(self, call: RoutedCall, accept: Callable[[CallResult], bool] | None) -> bool:
@@ -341,21 +345,23 @@ class CallFlow:
             self.stages.record.escalated(reserved, verdict)
         return verdict
 
-    def _write_log(self, call: RoutedCall, report: CallReport) -> Steps[None] | tuple[()]:
-        """Log the decision and what became of it. A failure to log must not lose an answer that was paid for."""
+    def _log_now(self, call: RoutedCall, report: CallReport) -> None:
+        """``_write_log`` where nothing leaves this process: no command, as there is nothing to wait for."""
         stages = self.stages
         stages.drift.observe(call)
-        if not self._logs_in_memory:
-            return self._write_away(call, report)
-        try:  # no generator itself: nothing here waits
+        try:
             stages.decisions.record(call, report)
             if stages.drift.due:
                 stages.drift.look()
         except Exception:  # noqa: BLE001 - as below
             _log.exception("the decision of call %s was not logged", call.id)
-        return ()
 
-    def _write_away(self, call: RoutedCall, report: CallReport) -> Steps[None]:
+    def _write_log(self, call: RoutedCall, report: CallReport) -> Steps[None]:
+        """Log the decision and what became of it. A failure to log must not lose an answer that was paid for."""
+        if self._logs_in_memory:
+            self._log_now(call, report)
+            return
+        self.stages.drift.observe(call)
         try:
             if self.stages.has_log(call, report):
                 yield WriteLog(partial(self.stages.write_log, call, report))

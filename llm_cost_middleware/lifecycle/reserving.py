@@ -48,7 +48,7 @@ from llm_cost_middleware.retry.breaker import ADMITTED, Admission
 
 _log = logging.getLogger(__name__)
 _IN_LINE_S, _LAST_LOOK_S = 2.0, 0.001
-_LEAST_TRY_S, _SPARE_S = 0.001, 60.0
+_LEAST_TRY_S, _SPARE_S, _NO_LIMITS = 0.001, 60.0, (None, None)
 _WARM_POLL_S, _WARM_POLLS = 0.05, 600  # thirty seconds: an answer that has not begun by then is no warm-up
 _T = TypeVar("_T")
 Steps = Generator[Command, Any, _T]
@@ -253,7 +253,7 @@ class Reserving:
             stages.cache.begin(call, cache_plan)
         as_written = quote.cap_unsent or (self._settings.observe and not request.needs_cap)
         cap = request.max_tokens if as_written else quote.max_tokens
-        timeout_s, cut_after_s = stages.health.timeout_s(target), stages.health.cut_after_s(call, now)
+        timeout_s, cut_after_s = stages.health.limits_s(call, target, now) if stages.health.limits_time else _NO_LIMITS
         if quote.lane and call.lane is not None:  # a try at flex leaves time for the standard tier
             try_s = max(call.lane.left_s(now - call.started_at), _LEAST_TRY_S)
             cut_after_s = try_s if cut_after_s is None else min(try_s, cut_after_s)

@@ -239,8 +239,8 @@ class Settling:
         self, call: RoutedCall, report: CallReport, reserved: ReservedAttempt, arm: ModelRef, reading: UsageReport
     ) -> TokenUsage | None:
         """Learn from an answer. Returns its usage, where it was answered in full."""
-        if reading.finish_reason is not None:
-            report.quality_signals = SHOWS.get(reading.finish_reason, ())
+        if (end := reading.finish_reason) is not None and (end in SHOWS or report.quality_signals):
+            report.quality_signals = SHOWS.get(end, ())
         # Only complete answers teach: a cut one says little about how long answers are.
         if not reading.complete or not reading.items:
             return None

@@ -32,6 +32,7 @@ from llm_cost_middleware.routing.signals import (
     RepeatDetector,
     question_key,
 )
+from llm_cost_middleware.tracker import Booked
 from llm_cost_middleware.usage import TokenUsage
 
 _HISTORY_S = 7 * 86_400.0
@@ -72,7 +73,7 @@ class DecisionRecorder:
         self._journal, self._clock = None if journal is None else _Outbox(journal), clock
         self._log, self._tracer, self._repeats = DecisionLog(self._journal), Tracer(), RepeatDetector()
         self._outputs: SiteHistory | None = None
-        self._new: deque[tuple[RoutingDecision, Settlement | None]] = deque(maxlen=KEPT)
+        self._new: deque[tuple[RoutingDecision, ModelRef | None, NanoUSD, Booked | None]] = deque(maxlen=KEPT)
         self.in_memory = journal is None
         self.rides = rides and journal is not None
         """Whether lines are made before a call is settled."""
@@ -117,7 +118,8 @@ class DecisionRecorder:
         plain = not (report.is_decided or report.quality_signals or report.escalated or report.shadow)
         if plain and self.in_memory and not call.decision.ngrams:
             # One step, which needs no lock; whoever reads the log takes it in. Most are never read.
-            self._new.append((call.decision, self._settlement(call, report)))
+            last = report.booked[-1] if report.booked else None
+            self._new.append((call.decision, report.answered, report.spent_nanousd, last))
             report.is_decided = True
         elif not self.rides:
             with self._lock:
@@ -141,7 +143,9 @@ class DecisionRecorder:
     def _take_new(self) -> None:
         """Take what was only put down into the log; the lock is held."""
         for _ in range(len(self._new)):  # others append meanwhile, and nobody else takes
-            self._log.append(*self._new.popleft())
+            decision, answered, spent, last = self._new.popleft()
+            end = None if last is None else _settlement(decision.call_id, answered, spent, last, last.at)
+            self._log.append(decision, end)
 
     def _tell(
         self, call: RoutedCall, report: CallReport, settlement: Settlement | None, *, final: bool, status: str = ""
@@ -185,10 +189,7 @@ class DecisionRecorder:
         """What a call cost, over all its attempts. Where none was booked its decision stands alone."""
         if not report.booked:
             return None
-        last = report.booked[-1]
-        tokens = last.usage.output_tokens if last.usage is not None else None
-        model = report.answered or ModelRef(*last.target)
-        return Settlement(call.id, model, report.spent_nanousd, tokens, self._clock.now())
+        return _settlement(call.id, report.answered, report.spent_nanousd, report.booked[-1], self._clock.now())
 
     def _notice_repeat(self, call: RoutedCall, report: CallReport, now: float, *, exact: bool) -> None:
         """Mark an earlier call that had answered the same question in full, then remember this one."""
@@ -236,3 +237,8 @@ class DecisionRecorder:
                 at=trace.at, call_id=call.id, site=call.decision.site,
             )  # fmt: skip
             self._journal.append(TRACE, call.id, trace.at, line.encode())
+
+
+def _settlement(call_id: str, answered: ModelRef | None, spent: NanoUSD, last: Booked, at: float) -> Settlement:
+    tokens = last.usage.output_tokens if last.usage is not None else None
+    return Settlement(call_id, answered or ModelRef(*last.target), spent, tokens, at)

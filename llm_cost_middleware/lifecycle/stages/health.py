@@ -39,6 +39,9 @@ class HealthStage:
         self._latest: tuple[str | None, RetryState] = None, RetryState(policy, rng)
         self.falls_back = policy.fallback and not settings.observe
         """Whether another model may be asked where the chosen one fails."""
+        cuts = policy.cut_at_deadline and policy.deadline_s != inf
+        self.limits_time = not settings.observe and (cuts or bool(settings.timeouts))
+        """Whether ``limits_s`` says anything of any attempt."""
 
     def take_over(self, before: HealthStage) -> None:
         """Go on with the breakers of another one, where their policy is the same."""
@@ -60,16 +63,17 @@ class HealthStage:
         with self._lock:
             self._state(call.request).not_sent(target.plain, now=self._clock.monotonic())
 
-    def timeout_s(self, target: ModelRef) -> float | None:
-        """Seconds that the configuration lets a request take; ``None``: as long as its own timeout says."""
-        # an observer leaves the caller's own alone
-        return None if self._settings.observe else self._settings.timeouts.get(target.provider)
+    def limits_s(self, call: RoutedCall, target: ModelRef, now: float) -> tuple[float | None, float | None]:
+        """Seconds that the configuration lets a request take, and after which the deadline cuts it; ``None``: neither.
 
-    def cut_after_s(self, call: RoutedCall, now: float) -> float | None:
-        """Seconds after which an attempt is to be cut; ``None``: the deadline cuts none."""
-        if self._settings.observe or not self._policy.cut_at_deadline or self._policy.deadline_s == inf:
-            return None
-        return max(_deadline_s(self._policy, call) - (now - call.started_at), _LEAST_TIMEOUT_S)
+        An observer leaves the caller's own timeout alone.
+        """
+        if not self.limits_time:
+            return None, None
+        timeout_s, policy = self._settings.timeouts.get(target.provider), self._policy
+        if not policy.cut_at_deadline or policy.deadline_s == inf:
+            return timeout_s, None
+        return timeout_s, max(_deadline_s(policy, call) - (now - call.started_at), _LEAST_TIMEOUT_S)
 
     def classify(self, error: BaseException, target: ModelRef) -> Failure:
         """The meaning of an exception."""
