@@ -30,6 +30,8 @@ def make_way() -> None:
 def other_loop() -> Any | None:
     """Return trio, where its loop runs in this thread. It is not imported: who runs it has done that."""
     trio = sys.modules.get("trio")
+    if trio is None:
+        return None
     # httpcore imports it wherever it is installed: it may be older than 0.23, or half imported by another thread.
     runs = getattr(getattr(trio, "lowlevel", None), "in_trio_run", None)
     return trio if runs is not None and runs() else None

@@ -254,7 +254,8 @@ class CallFlow:
                         raise
                     cause, target = error, following
                     continue
-                stages.lanes.answered(call, report, reserved)
+                if call.lane is not None:
+                    stages.lanes.answered(call, report, reserved)
                 # A stream cannot be reviewed: its chunks are with the caller before it is complete.
                 if not isinstance(answer, CallResult):
                     yield from self._hand_off(call, report, reserved, answer, retry_tokens)
@@ -262,7 +263,7 @@ class CallFlow:
                 reserved = self._holds.closed(reserved)
                 posting = stages.price.posting(reserved, answer.reading)
                 stages.health.succeeded(call, reserved, retry_tokens)  # whether its usage can be read or not
-                again = cut_at_learned_cap(reserved, answer.reading)
+                again = reserved.quote.learned and cut_at_learned_cap(reserved, answer.reading)
                 signals, stands = self._signals(call, report, answer), not (again or self._reviews(call, accept))
                 yield from self._settling.post(call, report, reserved, posting, signals, stands=stands)
                 retry_tokens = 0  # given back: an answer that a check rejects is followed by no retry

@@ -32,6 +32,7 @@ class OpenHold(Struct, eq=False):
     reserved: ReservedAttempt
     quote: Quote
     loop: object | None
+    """The event loop of its counter."""
     is_final: bool = False
     wanted: bool = False
 
@@ -81,7 +82,8 @@ class OpenHolds:
         if self._notes and not reserved.quote.counted and reserved.reservation_id is not None:
             if len(self._held) >= _MOST:  # calls that were never ended, by whoever was to send them
                 self._held.pop(next(iter(self._held)), None)
-            hold = OpenHold(self._price, call, report.counter, reserved, reserved.quote, current_loop())
+            loop = None if report.counter is None else current_loop()  # nobody asks for it without
+            hold = OpenHold(self._price, call, report.counter, reserved, reserved.quote, loop)
             self._held[reserved.reservation_id] = hold
 
     def of(self, reserved: ReservedAttempt) -> OpenHold | None:

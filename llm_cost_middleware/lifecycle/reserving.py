@@ -89,7 +89,8 @@ class Reserving:
         try:
             if stages.cache.warms_first:
                 yield from self._wait_for_cache_write(call, target)
-            call = stages.lanes.in_time(call)
+            if call.flex_at:
+                call = stages.lanes.in_time(call)
             # After the waits, which may have chosen another model.
             quote = yield from self._sizing.first_quote(call, report, target)
             scope = None

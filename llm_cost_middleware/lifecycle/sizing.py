@@ -63,7 +63,8 @@ class Sizing:
         if self._settings.observe or quote.over_call_limit is not None:
             return quote  # an observer enforces nothing; a limit of the call itself is looked at next
         if exact is not None:
-            left = yield from self._left_for(call, quote)
+            seen = self._seen(call.scopes_at(target))
+            left = seen[1] if seen is not None else (yield from self._left_for(call, quote))
             if left is not None and left < _OFFLINE_HOLDS * quote.amount_nanousd:
                 counts[exact.encoding] = yield RunInThread(exact.make)
                 return stages.price.quote(call, target, counts, plan=quote.plan)
@@ -106,13 +107,18 @@ class Sizing:
     def _left_for(self, call: RoutedCall, quote: Quote) -> Generator[Command, Any, NanoUSD | None]:
         """What the tightest budget of the attempt has left, looked up once a second; ``None``: unlimited."""
         scopes, now = call.scopes_at(quote.target), self._clock.monotonic()
-        seen = self._left.get(scopes)
-        if seen is None or now - seen[0] >= _FRESH_S:
+        seen = self._seen(scopes)
+        if seen is None:
             left = yield from self._available(scopes)
             if len(self._left) > _SCOPES:
                 self._left.clear()
             seen = self._left[scopes] = now, left
         return seen[1]
+
+    def _seen(self, scopes: tuple[str, ...]) -> tuple[float, NanoUSD | None] | None:
+        """When what some scopes have left was looked up, and what it was; ``None``: not in the last second."""
+        seen = self._left.get(scopes)
+        return seen if seen is not None and self._clock.monotonic() - seen[0] < _FRESH_S else None
 
     def _could_fit(self, call: RoutedCall, quote: Quote, refusal: BudgetExceededError) -> bool:
         """Whether the attempt would fit if its input were as short as can be hoped for."""

@@ -51,6 +51,7 @@ class PriceStage:
         self._calibration = TokenCalibration()
         self._counter, self._checks = TokenCounter(), CountChecks()
         self._held = HeldRates(settings, catalogue, candidates, clock)
+        self._not_dearer: tuple[object, str, ModelRef | None] = None, "", None
         self.caps = OutputCaps(settings.default_max_tokens, 0.0 if settings.observe else settings.learned_caps)
 
     def take_over(self, before: PriceStage) -> None:
@@ -266,8 +267,11 @@ class PriceStage:
         target = reserved.attempt.target if reading.served_by is None else ModelRef(*reading.served_by)
         now = self._clock.now()
         priced = price_answer(reading, target, catalogue, at=now)
-        if reading.service_tier is not None and not reading.batch and not reserved.quote.lane:
-            self._note_tier(target, reserved.quote, reading.service_tier, now)
+        tier = reading.service_tier
+        if tier is not None and not reading.batch and not reserved.quote.lane:
+            rates, known, of = self._not_dearer  # by identity, as ``is_dearer``; most answers are as the one before
+            if rates is not reserved.quote.rates or known != tier or of != target:
+                self._note_tier(target, reserved.quote, tier, now)
         # Unknown is never zero: the reservation is the most that it can have cost.
         if priced.cost_nanousd is None:
             return Posting(reserved.quote.amount_nanousd, "estimated", reading, priced)
@@ -277,6 +281,7 @@ class PriceStage:
         """Hold later requests at the tier of an answer, where it costs more than this one was held at."""
         dearer = self._held.is_dearer(target, tier, quote.rates, now)
         if dearer is None or not (dearer or self._held.learns_tiers):
+            self._not_dearer = quote.rates, tier, target
             return
         if self._held.answered(target.provider, tier, dearer=dearer):
             _log.warning(
