@@ -1,5 +1,6 @@
 """The short way to the price of an answer says what the long way says, or nothing."""
 
+from datetime import UTC, datetime
 from itertools import product
 
 import pytest
@@ -68,3 +69,17 @@ def test_short_way_is_the_long_one(target):
             **dict(zip(names, (*memo[:3], wanted, *memo[4:]), strict=True))
         )
     assert short or target.model in {"nobody-knows", "gpt-4o-search-preview"}
+
+
+def test_what_was_looked_up_once_holds_as_long_as_its_prices():
+    change, target = 1_770_000_000.0, ModelRef("openai", "theirs")
+    own = [{"valid_from": "2026-01-01", "input_mtok": 1, "output_mtok": 1}]
+    own.append({"valid_from": datetime.fromtimestamp(change, UTC).isoformat(), "input_mtok": 2, "output_mtok": 2})
+    catalogue, reading = Catalogue({"openai/theirs": own}), UsageReport((BilledItem(USAGES[0]),), complete=True)
+
+    def cost(at):
+        return price_answer(reading, target, catalogue, at=at).cost_nanousd
+
+    assert [cost(at) for at in (change - 1, change, change - 1, change)] == [170_000, 340_000] * 2
+    catalogue.reprice({"openai/theirs": {"input_mtok": 3, "output_mtok": 3}})
+    assert cost(change) == 510_000

@@ -5,9 +5,10 @@ import pickle
 from decimal import Decimal
 
 import pytest
+from msgspec.structs import replace
 
 from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger
-from llm_cost_middleware.budget.model import Budget
+from llm_cost_middleware.budget.model import MAX_NANOUSD, Budget
 from llm_cost_middleware.errors import (
     BudgetExceededError,
     ConfigurationError,
@@ -272,3 +273,23 @@ def test_open_takes_the_former_names_of_its_options_with_a_warning(facade, clock
         facade.open("memory://", clock=clock, lapse=60)
     with pytest.raises(ConfigurationError, match="auto"):
         facade.open("memory://", clock=clock, lease=60)
+
+
+@pytest.mark.parametrize("facade", [Ledger, AsyncLedger])
+def test_what_a_call_reserves_and_settles_is_what_anybody_does(facade, clock):
+    async def ask(verb, *values, **options):
+        result = verb(*values, **options)
+        return await result if facade is AsyncLedger else result
+
+    async def run():
+        ledger, amount = facade.open("memory://", clock=clock), NanoUSD(50_000_000)
+        held = await ask(ledger.reserve_for_call, "a.1", amount, ("team:ü x",), 900.0, b"memo")
+        assert held == await ask(ledger.reserve, amount, ("team:ü x",), id="a.1", memo=b"memo")
+        assert held.scopes == ("global", "team:%C3%BC%20x")
+        paid = await ask(ledger.settle_for_call, "a.1", NanoUSD(7), "estimated", b"", None)
+        assert await ask(ledger.settle, "a.1", NanoUSD(7), status="estimated") == replace(paid, repeated=True)
+        for verb, *rest in ((ledger.reserve_for_call, (), 900.0, b""), (ledger.settle_for_call, "exact", b"", None)):
+            with pytest.raises(InvalidAmountError, match="below"):
+                await ask(verb, "b.1", NanoUSD(MAX_NANOUSD + 1), *rest)
+
+    asyncio.run(run())

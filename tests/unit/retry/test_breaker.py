@@ -386,3 +386,22 @@ def test_the_former_name_answers_with_the_former_actions():
     assert it.admit(1.0).action == "go"
     fail(it, 1.0)
     assert it.admit(1.0).action == "open"
+
+
+def test_what_is_told_without_a_lock_is_what_is_told_with_one():
+    plain, short = breaker(), breaker()
+    now = healthy(plain)
+    assert healthy(short) == now
+    for _ in range(100):
+        now += 0.2
+        assert plain.admit(now).action == "admit"
+        assert short.admits(now)
+        plain.succeeded(now, now - 1)
+        assert short.answered(now, now - 1)
+    for it in (plain, short):
+        fail(it, now, 3)
+        assert not it.answered(now, now - 1), "a failure is in the window"
+        fail(it, now)
+        assert not it.admits(now), "it is open"
+        assert it.admit(now).rejected
+    assert plain.seconds_until_probe(now) == short.seconds_until_probe(now) > 0
