@@ -46,7 +46,7 @@ class RequestContents:
             self._read_messages(messages)
         self._read_tools(tools)
 
-    def _read_messages(self, messages: Sequence[Message]) -> None:  # noqa: C901, PLR0915 - one walk, counting all
+    def _read_messages(self, messages: Sequence[Message]) -> None:  # noqa: C901, PLR0912, PLR0915 - one walk, counting all
         # What stands in the loop runs for every message of a conversation, on every call: the rest is told from it.
         handed = characters = tokens = wide = empty = turns = instructions = told = 0
         blank = False
@@ -72,6 +72,8 @@ class RequestContents:
                 if kind != "text" or part.cache_ttl or part.nested or part.inner_marks:
                     odd.append(part)
                     told = _tell_attached(told, part)
+            if len(parts) != 1:  # else where messages end would not be told
+                told = hash((told, role, len(parts)))
             prefixes.append(told)
             if role == "user":
                 turns += 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.lifecycle.flow import CallFlow
 from llm_cost_middleware.lifecycle.state import RoutedCall
-from llm_cost_middleware.prompt_cache.layout import Boundary
+from llm_cost_middleware.prompt_cache.digests import Boundary
 from llm_cost_middleware.prompt_cache.plan import CachePlan, CachePrices
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import CacheBreakpoint

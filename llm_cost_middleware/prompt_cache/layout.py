@@ -20,6 +20,8 @@ from typing import Any
 from msgspec import Struct
 
 from llm_cost_middleware.contents import ATTACHED, Columns
+from llm_cost_middleware.prompt_cache import digests
+from llm_cost_middleware.prompt_cache.digests import Boundary, CallersMark, Digested
 from llm_cost_middleware.prompt_cache.listed_tools import listed_tools
 from llm_cost_middleware.prompt_cache.turn_ends import PromptStage, is_markable, last_markable, plain_answer, stage_of
 from llm_cost_middleware.request import BlockRef, CallRequest, Endpoint, Message, Part, Section
@@ -39,31 +41,6 @@ _BLOCKS_CUT, _MARKS_ALONE = 8, -1
 """Blocks of a message after each of which it is cut, beside its end; or only where the caller set a mark."""
 _TURNS_CUT = 4
 """Latest turns that end in a boundary: enough to find the entry of a model that was not used for a few turns."""
-
-
-class Boundary(Struct, frozen=True, gc=False):
-    """Position where a cached prefix can end."""
-
-    ref: BlockRef
-    number: int
-    """Number of the block, as a lookback counts blocks."""
-    end: int
-    """UTF-8 bytes of the prompt up to here."""
-    tokens: int
-    """Estimated tokens up to here."""
-    fingerprint: bytes
-    """What tells the prompt up to here apart: 16 bytes, or 8 that no other process knows."""
-    mark: str | None
-    """TTL of the caller's own mark here."""
-    markable: bool
-
-
-class CallersMark(Struct, frozen=True, gc=False):
-    """Cache mark that the caller set on a block."""
-
-    number: int
-    """Number of the block that bears it, or that contains the one that does."""
-    ttl: str
 
 
 class PromptLayout(Struct, frozen=True):
@@ -138,7 +115,8 @@ class _Reader:
     """Single pass over a request: collects text in runs, and hashes and cuts only at boundaries."""
 
     __slots__ = (
-        "answer", "boundaries", "callers", "density", "digest", "number", "own", "request", "run", "shared", "size",
+        "answer", "base", "boundaries", "callers", "density", "digest", "head", "number", "own", "request", "run",
+        "shared", "size",
     )  # fmt: skip
 
     def __init__(self, request: CallRequest, density: float, *, shared: bool) -> None:
@@ -152,29 +130,24 @@ class _Reader:
         self.size = 0
         self.number = -1
         self.answer: int | None = None
+        self.head = 0
+        self.base: int | None = None
+        """What tells the prompt without its messages apart, where its beginnings are kept."""
         self.boundaries: list[Boundary] = []
         self.callers: list[CallersMark] = []
 
     def read(self) -> PromptLayout:
         request, messages, boundaries = self.request, self.request.messages, self.boundaries
-        self._tools()
-        self._salt(_SYSTEM_PARAMS)
         contents = request.contents
         systems = contents.systems
-        for at in range(systems):
-            self._cut_message("system", messages, at)
-        head = len(boundaries)
-        self._salt(_MESSAGE_PARAMS)
-        self.run.append(request.output_schema)
-        turns = messages[systems:]
+        turns = messages[systems:] if systems else messages
         # Requests ended at the caller's messages that an answer follows, and at the caller's last.
         ends = [at - systems for at in contents.asked if at >= systems]
         if turns and not contents.begins_answer:
             ends.append(len(turns) - 1)
         first_end = ends[0] if ends else -1
-        for at in range(first_end + 1):
-            self._cut_message("messages", turns, at)
-        first_turn = len(boundaries)
+        self._beginning(turns, first_end)
+        head, first_turn = self.head, len(boundaries)
         previous = first_turn - 1 if len(ends) > 1 and first_turn > head else None
         if first_end + 1 < len(turns):
             before_last = self._later_turns(turns, first_end + 1, ends)
@@ -196,6 +169,47 @@ class _Reader:
             answer=self.answer,
             callers=tuple(self.callers),
         )
+
+    def _beginning(self, turns: Sequence[Message], first_end: int) -> None:
+        """Add tools, instructions and the first turn, as far as no earlier request has begun with them."""
+        request, prefixes, systems = self.request, self.request.contents.prefixes, self.request.contents.systems
+        salts = (self._salt(_SYSTEM_PARAMS), self._salt(_MESSAGE_PARAMS)) if request.params else ("", "")
+        self.base = digests.begins_with(request, self.density, salts)
+        if first_end >= 0 and self._goes_on(prefixes[systems + first_end]):
+            return
+        told = prefixes[systems - 1] if systems else 0
+        if not self._goes_on(told):
+            self._tools()
+            self.run += salts[:1] if salts[0] else ()
+            for at in range(systems):
+                self._cut_message("system", request.messages, at)
+            self.head = len(self.boundaries)
+            if self.head:
+                self._keep(told, 0)
+        self.run += (salts[1], request.output_schema) if salts[1] else (request.output_schema,)
+        for at in range(first_end + 1):
+            self._cut_message("messages", turns, at)
+        if first_end >= 0:
+            self._keep(prefixes[systems + first_end], 0)
+
+    def _goes_on(self, told: int) -> bool:
+        """Go on from a beginning that was read before. Return whether it is known."""
+        found = digests.known(self.base, told)
+        if found is None:
+            return False
+        self.digest, self.size, self.number, self.head = found.digest.copy(), found.size, found.number, found.head
+        self.boundaries += found.boundaries
+        self.callers += found.callers
+        self.run[:] = ("",)
+        return True
+
+    def _keep(self, told: int, begin: int) -> None:
+        """Keep what was read so far, with the boundaries from ``begin`` on."""
+        if self.base is not None:
+            size, callers = self._flush(), () if begin else tuple(self.callers)
+            boundaries = tuple(self.boundaries[begin:])
+            found = Digested(self.digest.copy(), size, self.number, self.head, boundaries, callers)
+            digests.keep(self.base, told, found)
 
     def _tools(self) -> None:
         if not self.request.tools and not self.request.server_tools:
@@ -247,15 +261,21 @@ class _Reader:
             self.own = self.digest.digest()[:16]
         cut_ends, before_last = ends[1:][-_TURNS_CUT:], ends[-2] if len(ends) > 1 else -1
         answer = plain_answer(self.request, turns, ends)
+        prefixes, goes_on = self.request.contents.prefixes[self.request.contents.systems :], self.shared
         for stop in sorted({*cut_ends, answer, len(turns) - 1}):
             if stop < begin:  # no plain answer
                 continue
-            self._turns(turns, begin, stop + 1)
-            begin, last = stop + 1, last_markable(turns, stop)
-            if last >= 0 and (stop == answer or stop in cut_ends):
-                self._cut(BlockRef("messages", stop, last), None)
-                if stop == answer:
-                    self.answer = len(self.boundaries) - 1
+            goes_on = goes_on and self._goes_on(prefixes[stop])
+            if not goes_on:
+                self._turns(turns, begin, stop + 1)
+                last = last_markable(turns, stop)
+                if last >= 0 and (stop == answer or stop in cut_ends):
+                    self._cut(BlockRef("messages", stop, last), None)
+                    if stop == answer:
+                        self.answer = len(self.boundaries) - 1
+                    elif self.shared:
+                        self._keep(prefixes[stop], len(self.boundaries) - 1)
+            begin = stop + 1
             if stop == before_last and self.boundaries and _ends_at(self.boundaries[-1].ref, stop):
                 found = len(self.boundaries) - 1
         return found
@@ -288,15 +308,11 @@ class _Reader:
             self.run.append(part.text)
             self._attach(part.kind, part.media, part.nested)
 
-    def _salt(self, names: tuple[str, ...]) -> None:
-        """Add the parameters whose change invalidates everything from here on."""
-        params = self.request.params
-        if not params:
-            return
-        values = [params.get(name) for name in names]
+    def _salt(self, names: tuple[str, ...]) -> str:
+        """Return the parameters whose change invalidates everything behind them."""
+        values = [self.request.params.get(name) for name in names]
         # None of them is the same as no parameters at all: others do not tell prefixes apart.
-        if any(value is not None for value in values):
-            self.run.append(repr(values))
+        return repr(values) if any(value is not None for value in values) else ""
 
     def _flush(self) -> int:
         """Hash what was collected; return the bytes of the prompt up to here."""

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from llm_cost_middleware.money import floor_picousd
 from llm_cost_middleware.named_tuples import made
-from llm_cost_middleware.prompt_cache.layout import CallersMark, PromptLayout
+from llm_cost_middleware.prompt_cache.digests import CallersMark
+from llm_cost_middleware.prompt_cache.layout import PromptLayout
 from llm_cost_middleware.prompt_cache.plan import (
     DEFAULT_POLICY,
     LIFETIME_S,

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import count
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +10,7 @@ from msgspec.structs import replace
 from llm_cost_middleware.prompt_cache.layout import read_layout, tracked_boundaries
 from llm_cost_middleware.request import BlockRef, CallRequest, Message, Part, ServerTool, Tool
 
+NUMBERS = count(1)
 QUESTION = (Message("user", (Part("text", "q" * 600),)),)
 
 
@@ -271,3 +274,36 @@ def test_a_mark_inside_a_message_is_told_apart_by_what_stands_before_it(conversa
         False,
     ]
     assert one.boundaries[-2].fingerprint != third.boundaries[-2].fingerprint
+
+
+@given(st.lists(st.lists(BLOCKS, min_size=1, max_size=2), min_size=2, max_size=9), st.booleans(), st.booleans())
+def test_a_conversation_that_is_sent_again_is_read_as_one_that_never_was(said, tools, shared):
+    roles = ["system"] + ["user", "assistant"] * len(said)
+    messages = tuple(
+        Message(role, tuple(Part(*block) for block in blocks)) for role, blocks in zip(roles, said, strict=False)
+    )
+    for end in range(1, len(messages) + 1):  # each turn of it
+        request = CallRequest("anthropic", "m", messages[:end], (Tool("t", "{}" * 300),) * tools)
+        again = read_layout(request, shared=shared)
+        # Nothing was ever kept at this density.
+        new = read_layout(request, tokens_per_byte=0.25 + next(NUMBERS) * 1e-9, shared=shared)
+        assert replace(again, boundaries=(), tokens=0, tokens_per_byte=0) == replace(
+            new, boundaries=(), tokens=0, tokens_per_byte=0
+        )
+        assert [replace(each, tokens=0) for each in again.boundaries] == [
+            replace(each, tokens=0) for each in new.boundaries
+        ]
+
+
+def test_messages_end_where_they_end_in_a_conversation_that_is_sent_again():
+    text = Part("text", "q" * 600)
+    answer, question = Message("assistant", (text,)), Message("user", (text,))
+    begun = [
+        (Message("user", (text, text)), question), (question, Message("user", (text, text))),
+        (Message("user", (text, text, text)), Message("user", ())), (Message("user", ()), Message("user", (text,) * 3)),
+    ]  # fmt: skip
+    found = {
+        read_layout(CallRequest("openai", "m", (*first, answer, question))).boundaries[-1].fingerprint
+        for first in begun
+    }
+    assert len(found) == len(begun)
