@@ -59,7 +59,8 @@ class Evaluated(Sequence[EvaluatedCandidate]):
         for at, pico in enumerate(of.picousd(places, self._tokens, self._answers, self._outputs)):
             cost = -(-pico // PICO_PER_NANO)  # compared as it is booked: the first of equals is taken
             if affinity is not None:
-                cost -= min(cost, affinity.get(of.targets[places[at]].plain, 0))
+                saving = affinity.get(of.targets[places[at]].plain, 0)
+                cost = cost - saving if saving < cost else 0
             if cost < least or least < 0:
                 best, least = at, cost
         return places[best]

@@ -16,6 +16,8 @@ from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.pricing.compose import PricedModel
 from llm_cost_middleware.pricing.rates import Rates
 from llm_cost_middleware.pricing.served_tiers import ServedTiers, undeclared
+from llm_cost_middleware.provider import Provider
+from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import CallRequest, ModelRef
 from llm_cost_middleware.routing.router import Candidate
 
@@ -33,6 +35,8 @@ class HeldTerms(Struct, frozen=True, gc=False):
     sent_tier: str | None
     """The service tier to send."""
     limits: ModelLimits
+    provider: Provider
+    """The rules of its provider."""
 
 
 class _Known(Struct, frozen=True, gc=False):
@@ -157,8 +161,9 @@ class HeldRates:
                 rates = self._highest_rates(target, request, params, now)
                 if dearest is not None and dearest.levels != rates.levels:
                     doubt = undeclared(target.provider, dearest.most_times(rates))
-                return HeldTerms(rates, doubt, None, limits)
-        return HeldTerms(self._highest_rates(target, request, params, now), doubt, sent, limits)
+                return HeldTerms(rates, doubt, None, limits, get_provider(target.provider))
+        rates = self._highest_rates(target, request, params, now)
+        return HeldTerms(rates, doubt, sent, limits, get_provider(target.provider))
 
     def _highest_rates(self, target: ModelRef, request: CallRequest, params: Mapping[str, Any], now: float) -> Rates:
         try:

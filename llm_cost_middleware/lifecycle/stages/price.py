@@ -111,7 +111,7 @@ class PriceStage:
         if token_counts or settings.calibrated:
             input_tokens, counted, note = self._input(call, target, encoding, token_counts, doubtful=bool(terms.doubt))
         most = bound(
-            request, get_provider(target.provider), terms.rates,
+            request, terms.provider, terms.rates,
             max_tokens=max_tokens, limits=limits, server_tool_allowance=settings.server_tool_allowance,
             input_tokens=input_tokens, doubt=note, planned=_planned(request, plan), rates_doubt=terms.doubt,
         )  # fmt: skip
@@ -357,4 +357,4 @@ def _planned(request: CallRequest, plan: CachePlan | None) -> frozenset[str] | N
     """The lifetimes of the marks that are added to a request; ``None``: the host adds some of its own, of any."""
     if MARKED_BY_HOST in request.params:
         return None
-    return frozenset(mark.ttl for mark in plan.marks) if plan is not None else _NO_MARKS
+    return frozenset([mark.ttl for mark in plan.marks]) if plan is not None and plan.marks else _NO_MARKS

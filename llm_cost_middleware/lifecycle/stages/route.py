@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from itertools import repeat
-from operator import xor
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from random import Random
 
 from llm_cost_middleware.budget.rules import Headroom
@@ -231,7 +229,7 @@ def downgrades_of(call: RoutedCall, target: ModelRef) -> Iterator[ModelRef]:
         yield from (other for other in (call.decision.target, *downgrade(call.decision)) if other != target)
 
 
-def conversation_keys(request: CallRequest) -> tuple[Hashable, Sequence[Hashable]]:
+def conversation_keys(request: CallRequest) -> tuple[Hashable, Iterable[Hashable]]:
     """Return the key of a call, and those of the calls that it may continue, the latest first.
 
     A conversation's own id is the same for all of its turns. Without one, a call continues another that it carries
@@ -242,6 +240,5 @@ def conversation_keys(request: CallRequest) -> tuple[Hashable, Sequence[Hashable
         return named, (named,)
     contents, spoken_to = request.contents, hash((request.provider, request.endpoint))
     prefixes = contents.prefixes
-    asked = contents.asked
-    earlier = list(map(xor, repeat(spoken_to), map(prefixes.__getitem__, reversed(asked)))) if asked else ()
+    earlier = (spoken_to ^ prefixes[at] for at in reversed(contents.asked)) if contents.asked else ()
     return spoken_to ^ prefixes[-1] if prefixes else spoken_to, earlier
