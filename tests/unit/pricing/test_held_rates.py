@@ -7,9 +7,11 @@ import pytest
 from llm_cost_middleware import CostConfig
 from llm_cost_middleware.config.candidates import ConfiguredModels
 from llm_cost_middleware.errors import PriceNotFoundError
+from llm_cost_middleware.lifecycle.stages.cache import CacheStage
 from llm_cost_middleware.lifecycle.stages.held_rates import HeldRates
 from llm_cost_middleware.lifecycle.state import Settings
 from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.prompt_cache.plan import CachePolicy
 from llm_cost_middleware.request import CallRequest, ModelRef
 from llm_cost_middleware.testing import FakeClock
 
@@ -78,14 +80,19 @@ def test_a_tier_seen_in_an_answer_ends_them(clock):
     assert after == _fresh(held)
 
 
-def test_a_date_of_the_price_list_ends_them(clock):
+@pytest.fixture
+def dated(clock):
+    """Prices that are others from tomorrow on."""
     day = datetime.fromtimestamp(clock.now(), UTC).date() + timedelta(days=1)
-    dated = [
+    blocks = [
         {"input_mtok": "3", "output_mtok": "3"},
         {"valid_from": day, "input_mtok": "9", "output_mtok": "9"},
     ]
-    catalogue = Catalogue({"openai/gpt-5-mini": dated})
-    held = _held(catalogue, clock)
+    return Catalogue({"openai/gpt-5-mini": blocks})
+
+
+def test_a_date_of_the_price_list_ends_them(clock, dated):
+    held = _held(dated, clock)
     before = held.terms(MINI, REQUEST, "").rates.levels[0].output
     clock.advance(2 * 86_400)
     assert held.terms(MINI, REQUEST, "").rates.levels[0].output == 9_000_000 != before
@@ -97,3 +104,15 @@ def test_a_model_without_a_price_has_none_to_keep(clock):
         with pytest.raises(PriceNotFoundError):
             held.terms(ModelRef("openai", "no-such-model"), REQUEST, "")
     assert not held._known
+
+
+def test_what_caching_costs_ends_with_the_prices_and_with_their_date(clock, dated):
+    stage = CacheStage(Settings(), CachePolicy(), dated, None, clock)
+    assert stage.prices(MINI) is stage.prices(MINI)
+    assert stage.prices(MINI).uncached == 3_000_000
+    clock.advance(2 * 86_400)
+    assert stage.prices(MINI).uncached == 9_000_000
+    dated.reprice({"openai/gpt-5-mini": {"input_mtok": "7", "output_mtok": "7"}})
+    assert stage.prices(MINI).uncached == 7_000_000
+    assert stage.prices(MINI, Catalogue()).uncached == 250_000
+    assert stage.prices(MINI).uncached == 7_000_000
