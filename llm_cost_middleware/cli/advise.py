@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -25,7 +24,7 @@ from llm_cost_middleware.cli.loading import (
     out,
 )
 from llm_cost_middleware.cli.prices import open_catalogue
-from llm_cost_middleware.config import default_path
+from llm_cost_middleware.config import says_anything
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.policy import Tier
 
@@ -53,7 +52,7 @@ def advise_(
 
 def configured_tiers(path: Path | None) -> Sequence[Tier]:
     """The tiers of the configuration; none without one."""
-    if path is None and not os.environ.get("LLM_COST_CONFIG") and not default_path().exists():
+    if path is None and not says_anything():
         return ()
     found = load_config(path)
     return found.tiers if found.routes else ()

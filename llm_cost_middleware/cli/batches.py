@@ -15,7 +15,7 @@ import typer
 from llm_cost_middleware.batches import BatchProgress, Collected
 from llm_cost_middleware.cli import currency, tables
 from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, load_config, open_ledger, out
-from llm_cost_middleware.config import CostConfig, default_path
+from llm_cost_middleware.config import CostConfig, says_anything
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.extras import needed_for
 from llm_cost_middleware.pipeline import CostPipeline
@@ -109,7 +109,7 @@ def _end(batch: str, config: Path | None, url: str | None, to: Path | None, *, c
 
 @contextmanager
 def _pipeline(path: Path | None, url: str | None) -> Iterator[CostPipeline]:
-    alone = url is not None and path is None and not default_path().exists()
+    alone = url is not None and path is None and not says_anything()
     given = CostConfig() if alone else load_config(path)
     with open_ledger(path, url) as opened:
         # without the budgets of the file: whoever looks after a batch changes none

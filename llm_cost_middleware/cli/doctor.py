@@ -26,7 +26,7 @@ from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, load_con
 from llm_cost_middleware.cli.platform_checks import check_platforms
 from llm_cost_middleware.cli.prices import OLD_DAYS
 from llm_cost_middleware.cli.siblings import siblings
-from llm_cost_middleware.config import DEFAULT_FILE, CostConfig
+from llm_cost_middleware.config import CostConfig, says_anything
 from llm_cost_middleware.errors import ConfigurationError, LLMCostError, PriceNotFoundError
 from llm_cost_middleware.extras import requirement_of
 from llm_cost_middleware.money import ZERO
@@ -90,7 +90,7 @@ def _configuration(path: Path | None, url: str | None) -> list[tuple[str, str, s
     try:
         config = load_config(path)
     except ConfigurationError as error:
-        if path is None and not os.environ.get("LLM_COST_CONFIG") and not Path(DEFAULT_FILE).exists():
+        if path is None and not says_anything():
             none, defaults = f"{error} Below stands what the defaults give.", CostConfig()
             kept = _ledger(path, url, defaults)
             return [(_LOOK, "configuration", none), *kept, *_money(defaults, kept), *_keys(defaults)]

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.cli import currency
-from llm_cost_middleware.config import DEFAULT_FILE, CostConfig, default_path
+from llm_cost_middleware.config import DEFAULT_FILE, CostConfig, says_anything
 from llm_cost_middleware.config.sections import LedgerConfig
 from llm_cost_middleware.config.settings import open_ledger as connect
 from llm_cost_middleware.errors import ConfigurationError
@@ -96,7 +96,7 @@ def load_config(path: Path | None) -> CostConfig:
 
 def _load_unless_ledger(path: Path | None) -> CostConfig:
     """Return the configuration of a command that could do with a ledger instead; where there is none, say so too."""
-    if path is not None or default_path().exists():
+    if path is not None or says_anything():
         return load_config(path)
     try:
         return load_config(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -15,7 +14,7 @@ import typer
 from llm_cost_middleware.cli import tables
 from llm_cost_middleware.cli.contracts import show_contracts
 from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, load_config, out
-from llm_cost_middleware.config import DEFAULT_FILE
+from llm_cost_middleware.config import says_anything
 from llm_cost_middleware.errors import ConfigurationError, PriceNotFoundError
 from llm_cost_middleware.periods import read_moment
 from llm_cost_middleware.platform import PLATFORMS
@@ -120,7 +119,7 @@ def open_catalogue(config: Path | None) -> Catalogue:
 
 
 def _is_there(config: Path | None) -> bool:
-    return config is not None or bool(os.environ.get("LLM_COST_CONFIG")) or Path(DEFAULT_FILE).is_file()
+    return config is not None or says_anything()
 
 
 def _of_platforms(config: Path | None) -> list[ModelRef]:

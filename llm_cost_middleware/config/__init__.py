@@ -22,7 +22,7 @@ from llm_cost_middleware.alerts import AlertConfig, read_alerts
 from llm_cost_middleware.budget.model import Budget
 from llm_cost_middleware.capabilities.arms import Arm
 from llm_cost_middleware.config.budgets import UNSAID, Unsaid, check_once, read_budgets
-from llm_cost_middleware.config.environment import named, overrides
+from llm_cost_middleware.config.environment import has_overrides, named, overrides
 from llm_cost_middleware.config.platforms import PlatformConfig, default_platforms, read_platforms
 from llm_cost_middleware.config.sections import (
     DEFAULT_TIERS,
@@ -247,19 +247,30 @@ class CostConfig:
 
     @classmethod
     def find(cls, *, env: Mapping[str, str] | None = None) -> CostConfig:
-        """Read the file in ``LLM_COST_CONFIG``, else ``./llm-cost.toml``.
+        """Read the file in ``LLM_COST_CONFIG``, else ``./llm-cost.toml``, else what the environment says by itself.
 
         Raises:
-            ConfigurationError: Neither exists; the message names the command that writes one.
+            ConfigurationError: There is none of them; the message names the command that writes one.
         """
         environment = os.environ if env is None else env
-        path = default_path(environment)
-        if not path.exists():
+        path, told = default_path(environment), environment.get("LLM_COST_CONFIG")
+        if path.exists():
+            return cls.from_toml(path, env=environment)
+        if told or not has_overrides(environment):
+            write = f"llm-cost init {path}" if told else "llm-cost init"
             raise ConfigurationError(
-                f"no configuration: {path} does not exist. Write one with `llm-cost init`, "
+                f"no configuration: {path} does not exist. Write one with `{write}`, "
                 "name one in LLM_COST_CONFIG, or pass a CostConfig."
             )
-        return cls.from_toml(path, env=environment)
+        try:
+            return cls.from_mapping(overrides({}, environment, cls))
+        except ConfigurationError as error:
+            raise named(error, environment) from None
+
+
+def says_anything(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether ``CostConfig.find()`` has anything to read, right or wrong."""
+    return bool(environment.get("LLM_COST_CONFIG")) or default_path().exists() or has_overrides(environment)
 
 
 def default_path(environment: Mapping[str, str] = os.environ) -> Path:

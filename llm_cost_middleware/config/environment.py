@@ -14,7 +14,12 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 PREFIX = "LLM_COST_"
-_OWN = frozenset({"LLM_COST_CONFIG", "LLM_COST_DATA"})
+_OWN = frozenset({"LLM_COST_CONFIG", "LLM_COST_DATA", "LLM_COST_DASHBOARD_TOKEN"})
+
+
+def has_overrides(env: Mapping[str, str]) -> bool:
+    """Whether the environment says anything of a configuration."""
+    return any(name.startswith(PREFIX) and name not in _OWN for name in env)
 
 
 def overrides(mapping: Mapping[str, object], env: Mapping[str, str], kind: type[DataclassInstance]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from llm_cost_middleware.config.sections import read_section
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
+from llm_cost_middleware.natural_values import check_base_url
 from llm_cost_middleware.platform import PLATFORMS, PROVISIONED, REGIONAL, at_place, find_platform, served_model
 from llm_cost_middleware.pricing.overlay import read_price
 from llm_cost_middleware.request import ModelRef
@@ -42,6 +43,7 @@ class PlatformConfig:
 
     def __post_init__(self) -> None:
         canonical_fields(self, "platforms", leave=("deployments",))
+        check_base_url(self.base_url)
         if self.timeout_s is not None and not self.timeout_s > 0:
             raise ConfigurationError(f"must be positive, not {self.timeout_s!r}", key="timeout_s")
 

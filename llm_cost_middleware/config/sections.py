@@ -14,7 +14,7 @@ from llm_cost_middleware.budget.model import parse_scope
 from llm_cost_middleware.capabilities.arms import parse_arm, read_arm
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.money import USD, parse_usd
-from llm_cost_middleware.natural_values import read_share
+from llm_cost_middleware.natural_values import check_base_url, read_share
 from llm_cost_middleware.platform import PLATFORMS
 from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.request import ModelRef
@@ -106,6 +106,7 @@ class ProviderConfig:
         canonical_fields(self, "providers")
         if self.send_service_tier and not self.service_tier:
             raise ConfigurationError("needs service_tier: the tier to send", key="send_service_tier")
+        check_base_url(self.base_url)
         if self.timeout_s is not None and not self.timeout_s > 0:  # not ``<= 0``: NaN must be refused too
             raise ConfigurationError(f"must be positive, not {self.timeout_s!r}", key="timeout_s")
 

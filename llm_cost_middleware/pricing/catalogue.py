@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from decimal import Decimal
 from functools import cached_property
@@ -20,7 +21,15 @@ from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.limits import ModelLimits, find_limits
 from llm_cost_middleware.money import DisplayCurrency
-from llm_cost_middleware.platform import PROVISIONED, REGIONAL, Platform, find_platform, names_of_target, served_model
+from llm_cost_middleware.platform import (
+    PLATFORMS,
+    PROVISIONED,
+    REGIONAL,
+    Platform,
+    find_platform,
+    names_of_target,
+    served_model,
+)
 from llm_cost_middleware.pricing.compose import (
     NEWEST,
     PricedModel,
@@ -244,11 +253,22 @@ class Catalogue:
         except PriceNotFoundError:
             relatives = self._family(provider, ref)
             if not relatives:
-                raise PriceNotFoundError(provider, model, self.models(provider), _advice(provider, model)) from None
+                advice = _advice(provider, model) or self._whose(provider, ref)
+                raise PriceNotFoundError(provider, model, self.models(provider), advice) from None
             listed = self._listed(provider, relatives[0])
             priced = replace(listed, relatives=relatives, compiled={}, upper_bounds={})
         table[provider, model] = priced
         return priced
+
+    def _whose(self, provider: str, ref: str) -> str:
+        """That a name without a price here is another maker's, where it is."""
+        for other in (
+            {} if find_platform(provider) else dict.fromkeys(find_platform(name).provider for name in PLATFORMS)
+        ):
+            with suppress(PriceNotFoundError):
+                self._listed(other, ref)
+                return f"; {other} has a model of that name: call it there, unless a gateway serves it here"
+        return ""
 
     @cached_property
     def _makers(self) -> Catalogue:

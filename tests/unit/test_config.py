@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+import re
 import tomllib
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -359,3 +360,40 @@ def test_an_error_of_the_file_names_no_variable(tmp_path):
     with pytest.raises(ConfigurationError) as caught:
         CostConfig.from_toml(path, env={"LLM_COST_LEDGER__URL": "memory://"})
     assert "environment" not in str(caught.value)
+
+
+def test_the_environment_alone_is_a_configuration(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = CostConfig.find(env={"LLM_COST_LEDGER__URL": "sqlite:///x.db", "LLM_COST_MODE": "observe"})
+    assert (found.ledger.url, found.mode, found.file) == ("sqlite:///x.db", "observe", None)
+    with pytest.raises(ConfigurationError, match=r"enfroce.*set by the environment variable LLM_COST_MODE"):
+        CostConfig.find(env={"LLM_COST_MODE": "enfroce"})
+    with pytest.raises(ConfigurationError, match="llm-cost init`"):
+        CostConfig.find(env={"LLM_COST_DASHBOARD_TOKEN": "a token of 16 characters"})
+    with pytest.raises(ConfigurationError, match=r"zz.toml does not exist. Write one with `llm-cost init zz.toml`"):
+        CostConfig.find(env={"LLM_COST_CONFIG": "zz.toml", "LLM_COST_MODE": "observe"})
+
+
+def test_a_token_of_the_dashboard_is_no_key(tmp_path):
+    (tmp_path / "a.toml").write_text("")
+    assert CostConfig.from_toml(tmp_path / "a.toml", env={"LLM_COST_DASHBOARD_TOKEN": "t" * 16})
+
+
+@pytest.mark.parametrize("section", [{"providers": {"openai": {}}}, {"platforms": {"azure": {}}}])
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("localhost:80", "did you mean 'http://localhost:80'?"), ("api.example.com", "did you mean"),
+        ("ftp://x", "https://host/v1"), ("https://", "https://host/v1"), (" ", "https://host/v1"),
+        ("", None), ("http://localhost:80", None), ("HTTPS://api.example.com/v1", None),
+    ],
+)  # fmt: skip
+def test_an_address_is_an_address(section, url, told):
+    ((kind, names),) = section.items()
+    config = {kind: {name: {"base_url": url} for name in names}}
+    if told is None:
+        CostConfig(**config)
+        return
+    with pytest.raises(ConfigurationError, match=re.escape(told)) as caught:
+        CostConfig(**config)
+    assert "base_url" in str(caught.value)

@@ -302,3 +302,14 @@ def test_every_listed_model_that_chats_has_a_price_and_a_window(catalogue, provi
         assert limits.default_output > 0
         if limits.max_output:  # an embedding has none
             assert limits.default_output <= limits.max_output, model
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "whose"),
+    [("anthropic", "gpt-5-mini", "openai"), ("openai", "claude-haiku-4-5", "anthropic"), ("anthropic", "gpt-99", "")],
+)
+def test_a_name_of_another_maker_is_told(provider, model, whose):
+    with pytest.raises(PriceNotFoundError) as caught:
+        Catalogue().rates(provider, model)
+    told = f"{whose} has a model of that name: call it there, unless a gateway serves it here. Set one"
+    assert (told in str(caught.value)) == bool(whose)
