@@ -301,7 +301,7 @@ def slim(run: Run, log: Path) -> str:
     tree, uv = copy(run, "slim"), run.scratch / "uv/bin/uv"
     topic = (tree / "llm_cost_middleware/cli/topics/install.md").read_text(encoding="utf-8")
     alone, hosts = (line.partition("#")[0].split()[2:] for line in re.findall(r"^pip install .*", topic, re.MULTILINE))
-    if alone != ["--no-deps", "llm-cost-middleware"]:
+    if alone != ["--no-deps", "."]:
         raise StepFailedError(f"llm-cost help install shows another way: pip install {' '.join(alone)}")
     run.call([uv, "venv", "-q", "--python", sys.executable, tree / ".venv"], tree, log)
     python = tree / ".venv/bin/python"

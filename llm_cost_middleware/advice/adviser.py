@@ -187,8 +187,9 @@ def _notes(evidence: Evidence) -> Iterable[str]:
     few = [(site, calls) for (site, _), of in evidence.by_site() if (calls := sum(map(len, of))) < MIN_CALLS]
     if few:
         sites, calls = len({site for site, _ in few}), sum(calls for _, calls in few)
+        have = "call site has" if sites == 1 else "call sites have"
         yield (
-            f"{sites:,} call sites have fewer than {MIN_CALLS} calls of a model, {calls:,} in all: too few for most "
+            f"{sites:,} {have} fewer than {MIN_CALLS} calls of a model, {calls:,} in all: too few for most "
             "advice; a longer time may have more"
         )
     if log.summed:

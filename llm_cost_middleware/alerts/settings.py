@@ -127,7 +127,11 @@ def _read_alert(value: Any, key: str) -> AlertConfig:
             raise UnknownKeyError(f"{key}.{name}", known)
     if "when" not in value:
         raise ConfigurationError("needs when", key=key)
-    return AlertConfig(**value)
+    try:
+        return AlertConfig(**value)
+    except ConfigurationError as error:  # which of several it is
+        error.key = (error.key or "").removeprefix("alerts").removeprefix(".")
+        raise error.within(key) from None
 
 
 def _not_of(when: str, name: str, key: str) -> ConfigurationError:

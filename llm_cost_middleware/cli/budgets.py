@@ -176,7 +176,8 @@ def set_budget(
     with open_ledger(*context.obj, new=True) as opened:
         found = opened.set_budget(written)
     for budget in found:
-        out.print(escape(f"{budget.scope}: {currency.exact(budget.limit_nanousd)} a {budget.window} window"))
+        window = "without a window: for good" if budget.window == "none" else f"a {budget.window} window"
+        out.print(escape(f"{budget.scope}: {currency.exact(budget.limit_nanousd)} {window}"))
 
 
 def _share(pair: str) -> tuple[str, str]:

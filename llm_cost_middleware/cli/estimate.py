@@ -27,6 +27,7 @@ from llm_cost_middleware.routing.history import SiteHistory
 from llm_cost_middleware.system_clock import SystemClock
 from llm_cost_middleware.usage import TokenUsage
 
+_ROUTED = ". A name that is routed, such as smart, has none: name the model to estimate"
 _WEEK_S = 7 * 86_400.0
 _BYTES_PER_TOKEN = 3
 """Usual bytes per token without a tokenizer: prose has more, JSON and code fewer."""
@@ -90,9 +91,9 @@ def estimate(
     else:
         _show(sums, catalogue, answer)
     for model, lines in unpriced.items():
-        err.print(
-            f"no price for {model}, which {len(lines)} request(s) name, first in line {lines[0]}", highlight=False
-        )
+        named = f"no price for {model}, which {len(lines)} request(s) name, first in line {lines[0]}"
+        routed = "" if "/" not in model or provider_of(model.partition("/")[2]) else _ROUTED
+        err.print(named + routed, highlight=False)
     if unpriced:
         raise typer.Exit(1)
 

@@ -34,6 +34,6 @@ def show_topic(topic: Annotated[str | None, typer.Argument(help="A topic; all of
         return
     if topic not in known:
         near = get_close_matches(topic, known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ConfigurationError(f"there is no topic {topic!r}; {hint}Topics are {', '.join(known)}")
+        hint = f"; did you mean {near[0]!r}?" if near else "."
+        raise ConfigurationError(f"there is no topic {topic!r}{hint} Topics are {', '.join(known)}")
     out.print(known[topic].removeprefix("# "), highlight=False, markup=False, soft_wrap=True)

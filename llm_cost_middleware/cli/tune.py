@@ -116,7 +116,10 @@ def _from_log(
     err.print(f"weak {pair[0]}, strong {pair[1]}; others by --weak and --strong", highlight=False)
     err.print(measured_by(source, held), highlight=False)
     if source is QualitySource.FAILURES and measure is None:
-        out.print(f"[bold]refused:[/] {_NO_GRADES.format(held.calls)}", highlight=False)
+        out.print(
+            f"[bold]refused:[/] {_NO_GRADES.format('too little' if held.rated else 'nothing', held.calls)}",
+            highlight=False,
+        )
         raise typer.Exit(1)
     found = labels_from_log(entries, *pair, source)
     if "another model" in found.left_out:
@@ -128,7 +131,7 @@ def _from_log(
 
 
 _NO_GRADES = (
-    "nothing is known of how good these {:,} calls were. That no failure was seen is no grade. Report it with "
+    "{} is known of how good these {:,} calls were. That no failure was seen is no grade. Report it with "
     "pipeline.feedback(call_id_of(response), score), or learn to avoid visible failures alone with --measure failures"
 )
 

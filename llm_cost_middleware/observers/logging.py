@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import fields
 
 from llm_cost_middleware.events import (
@@ -37,6 +38,10 @@ _WARNINGS = (
 """Not ``Ungoverned``: ``on_ungoverned`` decides whether that is worth a warning, and the pipeline warns itself."""
 
 
+_ORDINARY = frozenset({"cap_output", "drop_cache_marks"})
+"""What ``RequestAdjusted`` need not warn of: an answer that stops at such a cap is told as ``OutputCapReached``."""
+
+
 class LoggingObserver:
     """Writes each event as one line: warnings where a call was changed, refused, retried or failed, else ``INFO``."""
 
@@ -44,7 +49,8 @@ class LoggingObserver:
         """Log ``event``; alerts are logged where ``[[alerts]]`` says so."""
         if isinstance(event, AlertRaised):
             return
-        level = logging.WARNING if isinstance(event, _WARNINGS) else logging.INFO
+        told = isinstance(event, _WARNINGS) and getattr(event, "action", "") not in _ORDINARY
+        level = logging.WARNING if told else logging.INFO
         # Asked first: describing an event costs more than dropping it.
         if LOGGER.isEnabledFor(level):
             LOGGER.log(level, "%s", describe(event), extra={"llm_cost_event": event})
@@ -59,4 +65,9 @@ def describe(event: Event) -> str:
             continue
         name = field.name.removesuffix("_nanousd")
         facts.append(f"{name}={format_usd(value) if isinstance(value, NanoUSD) else value}")
-    return f"{type(event).__name__.lower()} {' '.join(facts)}"
+    name = _WORDS.sub(" ", type(event).__name__).lower()
+    return f"{name} {' '.join(facts)}"
+
+
+_WORDS = re.compile(r"(?<=[a-z])(?=[A-Z])")
+"""Where the words of an event's name meet."""

@@ -2,7 +2,8 @@
 
 Text costs ``ceil(utf8_bytes / 4)``. Tool definitions and tool arguments cost the same for the bytes of their JSON.
 Every message adds 3 tokens (Claude 4), the prompt ends in 3 more, a prompt with tools carries Claude's hidden tool
-prompt of 346. An image costs 1,600 (Claude) or 765 (OpenAI), whatever its size; other attachments cost 1,000.
+prompt of 346. An image costs 1,600 (Claude) or 765 (OpenAI), whatever its size; files cost 1,000, documents and
+search results of text what their texts cost.
 
 OpenAI publishes its vocabularies, so a count of text can be exact there: with ``encode`` text costs what it encodes to.
 

@@ -34,3 +34,15 @@ def test_a_misspelt_variable_is_told(run):
         done = run(*words, LLM_COST_MODE="enfroce")
         assert done.exit_code != 0
         assert "set by the environment variable LLM_COST_MODE" in f"{done.output}{done.exception}"
+
+
+def test_what_is_told_of_budgets_and_names(run, tmp_path):
+    url = f"sqlite:///{tmp_path}/x.db"
+    assert "$3.00 without a window: for good" in run("budgets", "set", "team:search", "3", "--ledger", url).output
+    assert "$3.00 a day window" in run("budgets", "set", "user:1", "3", "--window", "day", "--ledger", url).output
+    assert "did you mean 'team:search'?" in str(run("budgets", "raise", "team:searc", "4", "--ledger", url).exception)
+    raised = str(run("budgets", "raise", "team:search", "1", "--ledger", url).exception)
+    assert raised.endswith("to lower it, llm-cost budgets set")
+    assert str(run("help", "nosuch").exception).startswith("there is no topic 'nosuch'. Topics are")
+    (tmp_path / "r.jsonl").write_text('{"model": "smart", "messages": [{"role": "user", "content": "hi"}]}')
+    assert "A name that is routed, such as smart, has none" in run("estimate", "r.jsonl").output

@@ -134,3 +134,18 @@ def test_unknown_endpoints_are_404_in_the_form_of_the_provider(sim, claude):
         claude.post("/v1/nothing", cast_to=object, body={})
     assert caught.value.body["error"]["type"] == "not_found_error"
     assert sim.requests[-1].status == 404
+
+
+@pytest.mark.parametrize(
+    ("block", "tokens"),
+    [
+        ({"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "w" * 40}}, 10),
+        ({"type": "document", "title": "t" * 8, "context": "c" * 4,
+          "source": {"type": "content", "content": [{"type": "text", "text": "w" * 40}]}}, 13),
+        ({"type": "search_result", "source": "s" * 4, "title": "t" * 8, "content": [{"type": "text", "text": "w"}]}, 4),
+        ({"type": "document", "source": {"type": "url", "url": "https://a/b.pdf"}}, 1_000),
+    ],
+)  # fmt: skip
+def test_documents_of_text_cost_their_text(claude, block, tokens):
+    asked = [{"role": "user", "content": [block, {"type": "text", "text": "x"}]}]
+    assert claude.messages.count_tokens(model=HAIKU, messages=asked).input_tokens == tokens + 1 + 4 + 3

@@ -53,7 +53,7 @@ def _lines(longest: int, *, by_callers: bool) -> tuple[str, ...]:
     cap = -(-2 * longest // _STEP) * _STEP
     shorter = (
         f"# in the code: max_tokens={cap} instead of more" if by_callers
-        else f"default_max_tokens = {cap}            # twice the longest answer that was seen"
+        else f"default_max_tokens = {cap}            # at least twice the longest answer seen, {longest:,}"
     )  # fmt: skip
     return (
         "[output]",

@@ -16,6 +16,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
+from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple
 
 from llm_cost_middleware.budget.carry_over import stood_on
@@ -167,7 +168,8 @@ class BudgetRegister:
         if life is None:
             raise ConfigurationError(self._without(*key), key="scope")
         if limit <= life["limit"]:
-            raise ConfigurationError(f"{limit} is not above the limit of {NanoUSD(life['limit'])}; set it", key="limit")
+            told = f"is not above the limit of {NanoUSD(life['limit'])}; to lower it, llm-cost budgets set"
+            raise ConfigurationError(f"{limit} {told}", key="limit")
         raised = life.get("raised")
         if raised and raised[1] > self.now and limit < raised[0]:
             already = f"it is raised to {NanoUSD(raised[0])} until {_iso(raised[1])}"
@@ -303,7 +305,9 @@ class BudgetRegister:
         if self._active(_name((template, window))) is None:
             active = [one.budget for one in self.lives() if one.state == "active"]
             others = ", ".join(sorted({repr(one.window) for one in active if one.scope in {scope, template}}))
-            return f"{scope} has no budget in the window {window!r}{f', but in {others}' if others else ''}"
+            near = [] if others else get_close_matches(scope, {one.scope for one in active}, n=1, cutoff=0.8)
+            hint = f", but in {others}" if others else f"; did you mean {near[0]!r}?" if near else ""
+            return f"{scope} has no budget in the window {window!r}{hint}"
         told = f"{scope} has no budget of its own in the window {window!r}: that of {template} applies to it"
         return f"{told}. Give it one: llm-cost budgets set {scope} DOLLARS --window {window}"
 

@@ -209,15 +209,18 @@ def _tokens(block: Mapping[str, Any], rule: Tokenizer, size: int) -> int:
     match block["type"]:
         case "image":
             return rule.image
-        case "document" | "search_result" | "container_upload":
+        case "text":
+            return rule.text(block["text"])
+        case "document":
+            return _document(block, rule)
+        case "search_result":
+            return _texts(block, ("title", "source"), rule) + _parts(block["content"], rule)
+        case "container_upload":
             return ATTACHMENT
         case "tool_use" | "server_tool_use" | "mcp_tool_use":
             return rule.text(block["name"]) + rule.text(json.dumps(block["input"], ensure_ascii=False))
         case "tool_result":
-            content = block.get("content") or ""
-            if isinstance(content, str):
-                return rule.text(content)
-            return sum(rule.text(part["text"]) if part["type"] == "text" else rule.image for part in content)
+            return _parts(block.get("content") or "", rule)
         case "thinking":
             return rule.text(block["thinking"])
         case _:
@@ -246,3 +249,25 @@ def _turns(body: Mapping[str, Any]) -> list[Turn]:
                     Turn("result", parts if isinstance(parts, str) else "".join(part.get("text", "") for part in parts))
                 )
     return turns
+
+
+def _document(block: Mapping[str, Any], rule: Tokenizer) -> int:
+    """A document of text costs its text; a file has pages that nobody counts here."""
+    head, source = _texts(block, ("title", "context"), rule), block["source"]
+    match source.get("type"):
+        case "text":
+            return head + rule.text(source["data"])
+        case "content":
+            return head + _parts(source["content"], rule)
+        case _:
+            return ATTACHMENT
+
+
+def _texts(block: Mapping[str, Any], names: tuple[str, ...], rule: Tokenizer) -> int:
+    return sum(rule.text(block[name]) for name in names if isinstance(block.get(name), str))
+
+
+def _parts(content: Any, rule: Tokenizer) -> int:
+    if isinstance(content, str):
+        return rule.text(content)
+    return sum(_tokens(part, rule, len(canonical(part))) for part in content)

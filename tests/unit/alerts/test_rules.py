@@ -294,5 +294,5 @@ def test_a_key_that_changes_nothing_of_its_kind_is_refused(name):
             CostConfig(alerts=[{"when": when, name: given}])
             took.add(when)
         except ConfigurationError as error:
-            assert f"alerts.{name}: belongs to {', '.join(KINDS[name])}" in str(error)  # noqa: PT017 - of some kinds
+            assert f"alerts[0].{name}: belongs to {', '.join(KINDS[name])}" in str(error)  # noqa: PT017 - of some kinds
     assert took == set(KINDS[name])
