@@ -262,9 +262,8 @@ class Catalogue:
 
     def _whose(self, provider: str, ref: str) -> str:
         """That a name without a price here is another maker's, where it is."""
-        for other in (
-            {} if find_platform(provider) else dict.fromkeys(find_platform(name).provider for name in PLATFORMS)
-        ):
+        platforms = () if find_platform(provider) else map(find_platform, PLATFORMS)
+        for other in dict.fromkeys(platform.provider for platform in platforms if platform is not None):
             with suppress(PriceNotFoundError):
                 self._listed(other, ref)
                 return f"; {other} has a model of that name: call it there, unless a gateway serves it here"
