@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
+from msgspec.structs import replace
 
 from llm_cost_middleware.budget.backends.memory import backend as memory
 from llm_cost_middleware.budget.backends.memory.backend import MemoryBackend, _SharedState
@@ -51,7 +52,7 @@ class OneNanoTooMany(MemoryBackend):
     def _posting_route(self, scopes, now):
         route = super()._posting_route(scopes, now)
         limits = tuple((cell, limit + 1, charge) for cell, limit, charge in route.limits)
-        self._routes[scopes] = route._replace(limits=limits)
+        self._routes[scopes] = replace(route, limits=limits)
         return self._routes[scopes]
 
 
@@ -132,7 +133,7 @@ class CarriesOneTooMany(MemoryBackend):
     def reserve(self, id_, amount, scopes, ttl, memo, *, fresh):
         route = self._routes.get(scopes) or self._posting_route(scopes, int(self._now() * 1000))
         limits = tuple((cell, limit + (posting.carry is not None), posting) for cell, limit, posting in route.limits)
-        self._routes[scopes] = route._replace(limits=limits)
+        self._routes[scopes] = replace(route, limits=limits)
         try:
             return super().reserve(id_, amount, scopes, ttl, memo, fresh=fresh)
         finally:
