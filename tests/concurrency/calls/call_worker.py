@@ -112,7 +112,7 @@ def until_killed(out, url, simulator, seed, calls, step="", count=0):
 
     pipeline = CostPipeline(_config(url, budgets=[]), observers=[Told()])
     _announced(pipeline._runtimes.ledger, "settle_for_call", lambda: reached("settling"))
-    _announced(pipeline._stages.decisions, "record", lambda: reached("journalling"))
+    _announced(pipeline._stages.decisions, "settling", lambda: reached("journalling"))  # its lines ride with the money
     hooks = {"request": [lambda _: reached("leaving")], "response": [lambda _: reached("arrived")]}
     doors = {
         "openai": create("openai", simulator, pipeline, http_client=httpx.Client(event_hooks=hooks)),

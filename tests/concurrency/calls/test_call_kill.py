@@ -45,6 +45,7 @@ def test_after_kill_9_in_a_call_the_ledger_still_covers_the_bill(tmp_path, provi
     ]
     victims = [begin(number) for number in (2, 3)]
     workers.join(300, suicides)
+    assert not list(tmp_path.glob("out-*"))  # each came to its step, and no further
     time.sleep(chance.random() * 0.3)
     for victim in victims:
         workers.kill(victim)
