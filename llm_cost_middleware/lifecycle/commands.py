@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from msgspec import Struct
 
+from llm_cost_middleware.budget.ledger import Ledger
+from llm_cost_middleware.budget.tallies import written_memo
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import Attempt, CallStream, InputCounter, ModelRef
 
 if TYPE_CHECKING:
-    from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger, SettlementStatus
+    from llm_cost_middleware.budget.ledger import AsyncLedger, SettlementStatus
     from llm_cost_middleware.budget.notes import Notes
     from llm_cost_middleware.lifecycle.open_holds import OpenHold
     from llm_cost_middleware.lifecycle.waiting import Ticket
@@ -119,8 +121,12 @@ class Reserve(Struct, LedgerCommand, frozen=True, gc=False):
     memo: Any
 
     def apply(self, ledger: Ledger | AsyncLedger) -> object:
-        """``reserve``."""
-        return ledger.reserve_for_call(self.reservation_id, self.amount, self.scopes, self.ttl, self.memo)
+        """``reserve``, without its checks where nobody has made another of it."""
+        if type(ledger) is Ledger:
+            return ledger.reserve_for_call(self.reservation_id, self.amount, self.scopes, self.ttl, self.memo)
+        return ledger.reserve(
+            self.amount, self.scopes, id=self.reservation_id, ttl=self.ttl, memo=written_memo(self.memo)
+        )
 
 
 class Settle(Struct, LedgerCommand, frozen=True, gc=False):
@@ -133,8 +139,12 @@ class Settle(Struct, LedgerCommand, frozen=True, gc=False):
     notes: Notes | None
 
     def apply(self, ledger: Ledger | AsyncLedger) -> object:
-        """``settle``."""
-        return ledger.settle_for_call(self.reservation_id, self.amount, self.status, self.memo, self.notes)
+        """``settle``, as ``Reserve``."""
+        if type(ledger) is Ledger:
+            return ledger.settle_for_call(self.reservation_id, self.amount, self.status, self.memo, self.notes)
+        return ledger.settle(
+            self.reservation_id, self.amount, status=self.status, memo=written_memo(self.memo), notes=self.notes
+        )
 
 
 @dataclass(slots=True)

@@ -120,9 +120,8 @@ class Catalogue:
                 else users._replace(blocks=(*below.blocks, *users.blocks), digest=f"{users.digest}+{below.digest}")
             )
             self._own = own
-            # After the prices: whoever fills the new table has read them, and the old one is nobody's any more.
+            # After the prices: whoever fills the new tables reads these, and the old ones are nobody's any more.
             self.table, self.plain = {}, {}
-            vars(self).pop("version", None)
             for scoped in tuple(self._above):
                 scoped._stand_on(own)  # noqa: SLF001 - one of this class
 
@@ -140,11 +139,15 @@ class Catalogue:
     def _source(self) -> GenaiPrices:
         return GenaiPrices(update=self._update)
 
-    @cached_property
+    @property
     def version(self) -> str:
         """Version of every layer: genai-prices (``~`` and a digest when updated), the overlay, the user's prices."""
+        return f"{self._listed_version}, own {self._own.digest}"
+
+    @cached_property
+    def _listed_version(self) -> str:
         base = self._source.version if self._update else installed_version()
-        return f"genai-prices {base}, overlay {packaged().digest}, own {self._own.digest}"
+        return f"genai-prices {base}, overlay {packaged().digest}"
 
     @property
     def looked_at(self) -> float | None:

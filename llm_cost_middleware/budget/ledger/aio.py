@@ -55,7 +55,6 @@ from llm_cost_middleware.budget.model import (
     parse_window,
 )
 from llm_cost_middleware.budget.notes import Notes, SupportsNotes
-from llm_cost_middleware.budget.tallies import UnwrittenMemo, written_memo
 from llm_cost_middleware.clock import Clock
 from llm_cost_middleware.errors import ConfigurationError, LedgerError
 from llm_cost_middleware.money import USD, NanoUSD
@@ -168,18 +167,6 @@ class AsyncLedger(LedgerArguments):
                 with suppress(LedgerError):
                     await self.void(id_)
             raise
-
-    async def reserve_for_call(
-        self, id_: str, amount: NanoUSD, scopes: tuple[str, ...], ttl: float, memo: bytes | UnwrittenMemo
-    ) -> Reservation:
-        """See ``Ledger``."""
-        return await self.reserve(amount, scopes, id=id_, ttl=ttl, memo=written_memo(memo))
-
-    async def settle_for_call(
-        self, id_: str, actual: NanoUSD, status: SettlementStatus, memo: bytes | UnwrittenMemo, notes: Notes | None
-    ) -> Receipt:
-        """See ``Ledger``."""
-        return await self.settle(id_, actual, memo=written_memo(memo), status=status, notes=notes)
 
     async def settle(
         self,

@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 from msgspec.structs import replace
 
+from llm_cost_middleware import CostPipeline
 from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger
 from llm_cost_middleware.budget.model import MAX_NANOUSD, Budget
 from llm_cost_middleware.errors import (
@@ -18,7 +19,10 @@ from llm_cost_middleware.errors import (
     ReservationConflictError,
     ReservationNotFoundError,
 )
+from llm_cost_middleware.lifecycle.commands import Reserve, Settle
 from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.providers import get_provider
+from llm_cost_middleware.request import CallResult
 from llm_cost_middleware.testing import FakeClock
 
 
@@ -277,19 +281,37 @@ def test_open_takes_the_former_names_of_its_options_with_a_warning(facade, clock
 
 @pytest.mark.parametrize("facade", [Ledger, AsyncLedger])
 def test_what_a_call_reserves_and_settles_is_what_anybody_does(facade, clock):
-    async def ask(verb, *values, **options):
-        result = verb(*values, **options)
-        return await result if facade is AsyncLedger else result
+    async def ask(told):
+        return await told if facade is AsyncLedger else told
 
     async def run():
         ledger, amount = facade.open("memory://", clock=clock), NanoUSD(50_000_000)
-        held = await ask(ledger.reserve_for_call, "a.1", amount, ("team:ü x",), 900.0, b"memo")
-        assert held == await ask(ledger.reserve, amount, ("team:ü x",), id="a.1", memo=b"memo")
+        held = await ask(Reserve("a.1", amount, ("team:ü x",), 900.0, b"memo").apply(ledger))
+        assert held == await ask(ledger.reserve(amount, ("team:ü x",), id="a.1", memo=b"memo"))
         assert held.scopes == ("global", "team:%C3%BC%20x")
-        paid = await ask(ledger.settle_for_call, "a.1", NanoUSD(7), "estimated", b"", None)
-        assert await ask(ledger.settle, "a.1", NanoUSD(7), status="estimated") == replace(paid, repeated=True)
-        for verb, *rest in ((ledger.reserve_for_call, (), 900.0, b""), (ledger.settle_for_call, "exact", b"", None)):
+        paid = await ask(Settle("a.1", NanoUSD(7), "estimated", b"", None).apply(ledger))
+        assert await ask(ledger.settle("a.1", NanoUSD(7), status="estimated")) == replace(paid, repeated=True)
+        most = NanoUSD(MAX_NANOUSD + 1)
+        for command in (Reserve("b.1", most, (), 900.0, b""), Settle("b.1", most, "exact", b"", None)):
             with pytest.raises(InvalidAmountError, match="below"):
-                await ask(verb, "b.1", NanoUSD(MAX_NANOUSD + 1), *rest)
+                await ask(command.apply(ledger))
 
     asyncio.run(run())
+
+
+def test_a_call_goes_through_what_a_subclass_makes_of_a_verb(clock):
+    told = []
+
+    class Watched(Ledger):
+        def reserve(self, *args, **kwargs):
+            told.append("reserve")
+            return super().reserve(*args, **kwargs)
+
+        def settle(self, *args, **kwargs):
+            told.append("settle")
+            return super().settle(*args, **kwargs)
+
+    with CostPipeline(ledger=Watched.open("memory://", clock=clock), clock=clock) as pipeline:
+        request = get_provider("openai").read_request({"model": "gpt-5-mini", "messages": []})
+        pipeline.run(request, lambda _: CallResult({"model": "gpt-5-mini", "usage": {}}), providers=frozenset({"openai"}))
+    assert told == ["reserve", "settle"]
