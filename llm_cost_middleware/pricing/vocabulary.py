@@ -6,7 +6,7 @@ never from the network.
 
 tiktoken's table of a vocabulary is built in one step of 160 ms that keeps the interpreter's lock, so that every event
 loop of the process stands still, and takes a hundred megabytes. Texts are counted without it, by the same rule, until
-that has cost as much: few processes ever count so much.
+that has cost as much, or one has letters that are newer than this Python: few processes ever come to it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from unicodedata import category
 
 from llm_cost_middleware.event_loops import make_way
+from llm_cost_middleware.fork import ForkSafeLock
 
 if TYPE_CHECKING:
     from tiktoken import Encoding
@@ -42,8 +43,8 @@ _WORTH_A_TABLE = 65_536
 """Bytes merged one by one: about what tiktoken's table costs to build."""
 _BY_HAND, _WITHOUT_WORDS, _LONG_WORD = 3, 32, 16
 """How many times as long a text takes without tiktoken's table, and one whose words are longer than this on average."""
-_UNSURE = frozenset({"Cn", "Cs"})
-"""Categories of characters that have no meaning yet, as far as this Python knows, and of halves of a character."""
+_TABLE = 1_000_000
+"""How long a text takes that needs the table."""
 _whole = itemgetter(0)
 
 
@@ -51,14 +52,15 @@ class Vocabulary:
     """One vocabulary. Its counts are those of tiktoken's ``encode_ordinary``. Safe to share between threads.
 
     Args:
-        name: tiktoken's name of it.
         recipe: What tiktoken's ``Encoding`` is made of.
     """
 
-    def __init__(self, name: str, recipe: Mapping[str, Any]) -> None:
+    _lock = ForkSafeLock()
+
+    def __init__(self, recipe: Mapping[str, Any]) -> None:
         import regex  # type: ignore[import-untyped]  # tiktoken needs it, and it has no stubs
 
-        self._name = name
+        self._recipe: Mapping[str, Any] | None = recipe
         self._ranks: Mapping[bytes, int] = recipe["mergeable_ranks"]
         self._pieces, self._symbol = regex.compile(recipe["pat_str"]), regex.compile(r"\p{S}")
         self._known: dict[int, int] = {}  # by the hash of a piece, which a key of the process is in: no text is kept
@@ -69,6 +71,8 @@ class Vocabulary:
         """How long a text takes to count: 16,000 are a millisecond or two; many more where it has no words."""
         if self._table is not None:
             return len(text)
+        if self._is_new(text):
+            return _TABLE
         words = text.count(" ") + text.count('"')
         return len(text) * (_BY_HAND if words * _LONG_WORD > len(text) else _WITHOUT_WORDS)
 
@@ -85,7 +89,9 @@ class Vocabulary:
     def count(self, text: str) -> int:
         """Return the tokens of a text; what looks like a special token in it is text."""
         ranks, known, table = self._ranks, self._known, self._table  # the table last: where it is none, the others are
-        if table is None and not text.isascii() and self._is_new(text):
+        if not text.isascii():
+            text = _without_halves(text)
+        if table is None and self._is_new(text):
             table = self._build()
         if table is not None:
             return len(table.encode_ordinary(text))
@@ -107,13 +113,29 @@ class Vocabulary:
         return total
 
     def _is_new(self, text: str) -> bool:
-        """Whether a text has letters that are newer than this Python, or none: ``regex`` and tiktoken may differ."""
-        return any(category(one) in _UNSURE and self._symbol.match(one) is None for one in set(text))
+        """Whether a text has letters that are newer than this Python: ``regex`` and tiktoken may differ."""
+        return not text.isascii() and any(
+            category(one) == "Cn" and self._symbol.match(one) is None for one in set(text)
+        )
 
-    def _build(self) -> Encoding | None:
-        table = self._table = tiktoken_encoding(self._name)
-        self._ranks, self._known = {}, {}
-        return table
+    def _build(self) -> Encoding:
+        import tiktoken
+
+        with self._lock:
+            if self._table is None and self._recipe is not None:
+                self._table = tiktoken.Encoding(**self._recipe)
+                self._recipe, self._ranks, self._known = None, {}, {}
+        assert self._table is not None  # noqa: S101 - the recipe is there until the table is
+        return self._table
+
+
+def _without_halves(text: str) -> str:
+    """A text with a sign for each half of a character, as tiktoken counts it. Strings that were cut have some."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
 
 
 def _merge(piece: bytes, ranks: Mapping[bytes, int]) -> int:
@@ -143,7 +165,7 @@ def _merge(piece: bytes, ranks: Mapping[bytes, int]) -> int:
 def find_vocabulary(name: str | None) -> Vocabulary | None:
     """Return a vocabulary by tiktoken's name of it; ``None`` if tiktoken or the vocabulary is not installed."""
     recipe = None if name is None else _recipe(name)
-    return None if name is None or recipe is None else Vocabulary(name, recipe)
+    return None if recipe is None else Vocabulary(recipe)
 
 
 @cache

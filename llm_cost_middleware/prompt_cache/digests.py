@@ -13,7 +13,9 @@ from msgspec import Struct
 from llm_cost_middleware.request import BlockRef, CallRequest
 
 _KEPT = 1_024
-"""Beginnings to keep: about a kilobyte each."""
+"""Beginnings to keep: about a kilobyte each, and no more than ten."""
+_MOST = 64
+"""Boundaries in a beginning that is kept."""
 
 
 class Boundary(Struct, frozen=True, gc=False):
@@ -82,7 +84,7 @@ def known(base: int | None, told: int) -> Digested | None:
 
 def keep(base: int | None, told: int, found: Digested) -> None:
     """Keep a beginning to go on from."""
-    if base is not None:
+    if base is not None and len(found.boundaries) + len(found.callers) <= _MOST:
         if len(_known) >= _KEPT:
             _known.clear()  # beginnings that never return would otherwise grow it for ever
         _known[base, told] = found

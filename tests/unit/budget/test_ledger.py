@@ -312,6 +312,10 @@ def test_a_call_goes_through_what_a_subclass_makes_of_a_verb(clock):
             return super().settle(*args, **kwargs)
 
     with CostPipeline(ledger=Watched.open("memory://", clock=clock), clock=clock) as pipeline:
-        request = get_provider("openai").read_request({"model": "gpt-5-mini", "messages": []})
-        pipeline.run(request, lambda _: CallResult({"model": "gpt-5-mini", "usage": {}}), providers=frozenset({"openai"}))
+        provider = get_provider("openai")
+        answer = {"model": "gpt-5-mini", "usage": {"prompt_tokens": 3, "completion_tokens": 4}}
+        request = provider.read_request({"model": "gpt-5-mini", "messages": []})
+        pipeline.run(
+            request, lambda _: CallResult(answer, provider.read_usage(answer)), providers=frozenset({provider.name})
+        )
     assert told == ["reserve", "settle"]

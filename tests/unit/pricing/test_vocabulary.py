@@ -19,6 +19,7 @@ TEXTS = {
     "scripts": "Größe café naïve Привет мир 안녕하세요 세계 สวัสดีชาวโลก 敏捷的棕色狐狸跳过了懒狗。🦊👨‍👩‍👧",
     "run": "x" * 3_000 + " " * 3_000 + "=" * 3_000,
     "special": "<|endoftext|><|im_start|>",
+    "halves": "a\ud800b\udfff \ud83e, \ud83e\udd8a",
     "signs": "\u017f'\u017f\uff0c",
     "spaces": " a\u00a0\u2003b\x1c\x85c\ufeff",
 }
@@ -26,7 +27,7 @@ TEXTS = {
 
 def vocabulary(name):
     pytest.importorskip("tiktoken")
-    return Vocabulary(name, _recipe(name))
+    return Vocabulary(_recipe(name))
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -53,11 +54,24 @@ def test_every_character_has(both):
     assert counted._table is None
 
 
-@pytest.mark.parametrize("text", ["a\ud800b\udfff \ud83e", "\U000323b0:A", "\u0a0e"])
-def test_what_regex_may_cut_otherwise_is_counted_by_tiktoken_itself(text):
-    """Halves of characters, letters of a new Unicode, code points without a meaning."""
+@pytest.mark.parametrize("text", ["\U000323b0:A", "\u0a0e", "\ud83e\u0a0e"])
+def test_what_regex_may_cut_otherwise_is_counted_by_tiktoken_itself_and_said_to_take_long(text):
+    """Letters of a new Unicode, code points without a meaning."""
     for name in NAMES:
-        assert vocabulary(name).count(text) == len(tiktoken_encoding(name).encode_ordinary(text))
+        counted = vocabulary(name)
+        assert counted.effort(text) > 16_384
+        assert counted.count(text) == len(tiktoken_encoding(name).encode_ordinary(text))
+        assert counted.effort(text) == len(text)
+
+
+def test_a_table_needs_no_file_that_was_there_once(monkeypatch):
+    counted = vocabulary("o200k_base")
+    monkeypatch.setattr("llm_cost_middleware.pricing.vocabulary._folders", lambda: ())
+    monkeypatch.setattr("llm_cost_middleware.pricing.vocabulary._WORTH_A_TABLE", 1)
+    before = counted.count("unbelievably zyxtlpq")
+    counted.build_if_due()
+    assert counted._table is not None
+    assert counted.count("unbelievably zyxtlpq") == before
 
 
 def test_text_of_few_letters_has(both):

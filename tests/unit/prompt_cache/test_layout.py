@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from llm_cost_middleware.prompt_cache import digests
 from llm_cost_middleware.prompt_cache.layout import read_layout, tracked_boundaries
 from llm_cost_middleware.request import BlockRef, CallRequest, Message, Part, ServerTool, Tool
 
@@ -307,3 +308,13 @@ def test_messages_end_where_they_end_in_a_conversation_that_is_sent_again():
         for first in begun
     }
     assert len(found) == len(begun)
+
+
+def test_a_long_beginning_is_not_kept(conversation, monkeypatch):
+    """Chat logs and items of a long first turn would take a hundred kilobytes each."""
+    monkeypatch.setattr(digests, "_known", kept := {})
+    said = tuple(Message("user", (Part("text", f"{number} " * 300),)) for number in range(500))
+    read_layout(conversation(1)._replace(messages=said), shared=True)
+    assert sum(len(one.boundaries) for one in kept.values()) <= 64
+    read_layout(conversation(3, tools=2), shared=True)
+    assert kept
