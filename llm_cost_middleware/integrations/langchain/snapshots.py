@@ -5,7 +5,7 @@ Between the two a call may wait: for a retry, a rate limiter, a ledger that an e
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from langchain_core.language_models import BaseChatModel
@@ -26,18 +26,21 @@ class Snapshot(NamedTuple):
     @classmethod
     def of(cls, messages: Sequence[BaseMessage], arguments: Mapping[str, Any]) -> Snapshot:
         """A copy of every list and mapping in them. What they hold is shared: texts, classes, the data of files."""
-        return cls([_own_message(message) for message in messages], {name: _own(arguments[name]) for name in arguments})
+        return cls([_own_message(message) for message in messages], _own(dict(arguments)))
 
     def is_of(self, messages: Sequence[BaseMessage], arguments: Mapping[str, Any]) -> bool:
-        """Whether this is what they say now, too."""
-        return (
-            len(messages) == len(self.messages)
-            and all(
-                type(one) is type(other) and one.__dict__ == other.__dict__
-                for one, other in zip(messages, self.messages, strict=True)
+        """Whether this is what they say now, too. No, where they hold what cannot be compared: it is read again."""
+        try:
+            return (
+                len(messages) == len(self.messages)
+                and all(
+                    type(one) is type(other) and one.__dict__ == other.__dict__
+                    for one, other in zip(messages, self.messages, strict=True)
+                )
+                and _compared(arguments) == _compared(self.arguments)
             )
-            and _compared(arguments) == _compared(self.arguments)
-        )
+        except Exception:  # noqa: BLE001 - of an array, say, that took the place of another
+            return False
 
 
 def own_copy(model: Model) -> Model:
@@ -64,20 +67,36 @@ _OF_PYDANTIC = ("__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_pri
 
 def _take_over(fields: dict[str, Any]) -> None:
     for name, value in fields.items():
-        if type(value) not in _SCALARS:
+        if type(value) not in _SCALARS and name not in _NEVER_SENT:
             fields[name] = value.copy() if name in _FLAT else _own(value)
 
 
+_NEVER_SENT = frozenset({"artifact"})
+"""What a tool found, for the program alone: of any size, and it may refer to itself."""
 _FLAT = frozenset({"response_metadata", "usage_metadata"})
 """Of an answer: what lies deeper in them is not sent, and long conversations are full of it."""
+_DEEPEST = 100
+"""No body goes deeper: what lies there is shared, as is what leads back to where it lies."""
 
 
-def _own(value: Any) -> Any:
+def _own(value: Any, within: tuple[int, ...] = ()) -> Any:
+    made: Any
+    if id(value) in within or len(within) == _DEEPEST:
+        return value
     if isinstance(value, dict):
-        return {name: item if type(item) in _SCALARS else _own(item) for name, item in value.items()} if value else {}
-    if isinstance(value, list):
-        return [item if type(item) in _SCALARS else _own(item) for item in value] if value else []
-    return tuple(map(_own, value)) if type(value) is tuple else value
+        made = dict(value)
+        items: Iterable[tuple[Any, Any]] = made.items()
+    elif isinstance(value, list):
+        made = list(value)
+        items = enumerate(made)
+    else:
+        return tuple(_own(list(value), within)) if type(value) is tuple else value
+    inner = None
+    for at, item in items:
+        if type(item) not in _SCALARS:
+            inner = inner or (*within, id(value))
+            made[at] = _own(item, inner)
+    return made
 
 
 def _compared(arguments: Mapping[str, Any]) -> Mapping[str, Any]:

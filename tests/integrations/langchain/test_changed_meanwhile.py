@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from llm_cost_middleware.errors import BudgetExceededError
 from llm_cost_middleware.events import Retried, Routed
 from llm_cost_middleware.integrations.langchain import guard
+from llm_cost_middleware.integrations.langchain.snapshots import Snapshot
 from llm_cost_middleware.simulator import Fault
 
 MORE = "word " * 30_000
@@ -150,3 +151,77 @@ def test_what_did_not_change_is_read_once_and_stays_what_it_was(make_harness, si
         assert len(harness.observer.of(Routed)) == 4
         assert seen[-3] is given[0]
         assert given[0] == Named("hello", id="kept", note={"mine": [1]})
+
+
+class _Unlike:
+    """Cannot be compared, as an array cannot."""
+
+    def __eq__(self, other):
+        raise ValueError
+
+    __hash__ = None
+
+
+def _linked(size):
+    node = None
+    for _ in range(size):
+        node = {"next": node}
+    return node
+
+
+def _tree():
+    root = {"name": "root", "children": []}
+    root["children"].extend({"parent": root, "children": ()} for _ in range(3))
+    return root
+
+
+@pytest.mark.parametrize("held", [_tree, _Unlike, lambda: _linked(5_000)], ids=["tree", "unlike", "deep"])
+@pytest.mark.parametrize("door", [generate, stream, ainvoke, astream])
+def test_what_is_not_sent_may_be_anything(make_harness, sim, claude, gpt, forget_connections, held, door):
+    """What a tool found may refer to itself, and so may what a program notes down beside a message."""
+    seen = []
+
+    class Notes(BaseCallbackHandler):
+        def on_chat_model_start(self, serialized, messages, **_):
+            seen.append(messages[0][2])
+            messages[0][2].artifact = held()
+
+    harness = make_harness()
+    for made in (claude, gpt):
+        asked = Asked()
+        for message in asked.messages:
+            message.additional_kwargs["mine"] = held()
+            message.response_metadata["mine"] = held()
+        asked.messages[2].artifact = held()
+        model = bind(guard(made(callbacks=[Notes()], metadata={"mine": _tree()}), harness.pipeline, pinned=True), asked)
+        door(model, asked.messages)
+        assert seen.pop() is asked.messages[2]
+    assert "mine" not in str([request.body for request in sim.requests])
+    harness.check()
+
+
+def test_what_a_tool_found_is_not_copied():
+    class Rows(list):
+        def __iter__(self):
+            raise AssertionError("it was read")
+
+    rows = Rows([{"a": 1}])
+    message = ToolMessage("done", tool_call_id="t1", artifact=rows)
+    asked = Snapshot.of([message], {})
+    assert asked.messages[0].artifact is rows
+    assert asked.is_of([message], {})
+
+
+def test_beside_what_refers_to_itself_a_change_is_seen():
+    text = {"type": "text", "text": "Hello.", "mine": _tree()}
+    message = HumanMessage([text], additional_kwargs={"mine": _tree(), "cache_control": {"type": "ephemeral"}})
+    tools = [{"name": "f", "mine": _tree(), "input_schema": {"type": "object"}}]
+    for change in (
+        lambda: message.content[0].update(text=MORE),
+        lambda: message.additional_kwargs["cache_control"].update(ttl="1h"),
+        lambda: tools[0]["input_schema"].update(description=MORE),
+    ):
+        asked = Snapshot.of([message], {"tools": tools})
+        assert asked.is_of([message], {"tools": tools})
+        change()
+        assert not asked.is_of([message], {"tools": tools})
