@@ -153,10 +153,26 @@ class LedgerMachine(RuleBasedStateMachine):
         """Reserve exactly what is left, or one nano-dollar more: random amounts rarely hit the limit."""
         budgets = [(scope, budget) for scope in scopes for budget in self.reference.budgets_of(scope)]
         if budgets:
+            self._reserve_what_is_left(id_, scopes, ttl, beyond, *data.draw(st.sampled_from(budgets)))
+
+    @precondition(lambda self: any(budget.carry_over for budget in self.reference.budgets.values()))
+    @rule(id_=_IDS, scopes=_SCOPES, ttl=_TTLS, beyond=st.integers(0, 1), data=st.data())
+    def reserve_what_was_carried(
+        self, id_: str, scopes: tuple[str, ...], ttl: int, beyond: int, data: st.DataObject
+    ) -> None:
+        """Reserve at the limit of a budget just after a window of it has ended: others rarely meet it there."""
+        budgets = [(scope, each) for scope in scopes for each in self.reference.budgets_of(scope) if each.carry_over]
+        if budgets:
             scope, budget = data.draw(st.sampled_from(budgets))
-            carried = self.reference.carried(scope, budget, self.now)
-            left = budget.limit_nanousd + carried - sum(self.reference.sums(scope, budget, self.now))
-            self.reserve(id_=id_, amount=max(left, 0) + beyond, scopes=scopes, ttl=ttl)
+            self.clock.advance(_LENGTHS[budget.window])
+            self._reserve_what_is_left(id_, scopes, ttl, beyond, scope, budget)
+
+    def _reserve_what_is_left(
+        self, id_: str, scopes: tuple[str, ...], ttl: int, beyond: int, scope: str, budget: Budget
+    ) -> None:
+        carried = self.reference.carried(scope, budget, self.now)
+        left = budget.limit_nanousd + carried - sum(self.reference.sums(scope, budget, self.now))
+        self.reserve(id_=id_, amount=max(left, 0) + beyond, scopes=scopes, ttl=ttl)
 
     @rule(id_=_IDS, scopes=_SCOPES, amount=_AMOUNTS, spent=_AMOUNTS, charge=st.booleans())
     def settle_after_expiry(self, id_: str, scopes: tuple[str, ...], amount: int, spent: int, charge: bool) -> None:
