@@ -12,7 +12,7 @@ from llm_cost_middleware.errors import MissingExtraError
 
 EXTRA_OF = {
     "anthropic": None, "genai_prices": None, "httpx": None, "langchain_core": None, "litellm": None,
-    "openai": None, "rich": None, "typer": None,
+    "msgspec": None, "openai": None, "rich": None, "typer": None,
     "langchain": "langchain", "langgraph": "langchain", "langchain_anthropic": "langchain",
     "langchain_litellm": "langchain", "langchain_openai": "langchain",
     "aiohttp": "demo",  # the simulator

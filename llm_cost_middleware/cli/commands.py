@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
 from llm_cost_middleware.cli.anywhere import split_off
+from llm_cost_middleware.extras import needed_for
 
 COMMANDS: Mapping[str, str] = {
     "demo": "Run recorded agent conversations through a chain and a router under a budget, and print the receipt.",
@@ -86,7 +87,8 @@ class Commands(TyperGroup):
         """Put commands in the places that their names hold; words that name none are left alone."""
         for name in COMMANDS.keys() & set(names) - self._loaded:
             module, _, attribute = _ELSEWHERE.get(name, f"{name}:{name}").partition(":")
-            command, only = getattr(import_module(f"llm_cost_middleware.cli.{module}"), attribute), Typer()
+            with needed_for("llm-cost"):
+                command, only = getattr(import_module(f"llm_cost_middleware.cli.{module}"), attribute), Typer()
             if isinstance(command, Typer):
                 only.add_typer(command, name=name)
             else:
