@@ -27,6 +27,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 _SCOPED = ("user", "team", "key", "end_user", "run", "thread", "agent")
 _KEYS = (*_SCOPED, "tags", "site", "scopes", "force_model", "item_count", "conversation", "max_cost", "patience")
+KINDS = frozenset({*_SCOPED, "tag", "site", "slice", "model", "provider"})
+"""Kinds of scopes that calls have without a scope of the application's own making."""
 
 _current: ContextVar[CallContext] = ContextVar("llm_cost_context", default=NO_CONTEXT)
 

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +31,7 @@ from llm_cost_middleware.cli.loading import (
     open_ledger,
     out,
 )
+from llm_cost_middleware.context import KINDS
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.reports.exports import safe_cell
@@ -171,13 +173,27 @@ def set_budget(
     kept = dict(_share(pair) for pair in reserve or ())
     carries = True if carry_over in {"all", "true"} else carry_over
     given = Budget(scope, limit, window, timezone, reserve=kept, carry_over=carries)
-    written = attribution(*context.obj).budget(given)
+    rule = attribution(*context.obj)
+    written = rule.budget(given)
     # The one command that may create a ledger: a mistyped path must not look like an empty ledger elsewhere.
     with open_ledger(*context.obj, new=True) as opened:
+        doubt = _doubt(opened, written.scope, KINDS | rule.kinds)
         found = opened.set_budget(written)
     for budget in found:
         window = "without a window: for good" if budget.window == "none" else f"a {budget.window} window"
         out.print(escape(f"{budget.scope}: {currency.exact(budget.limit_nanousd)} {window}"))
+    if doubt:
+        out.print(escape(doubt))
+
+
+def _doubt(ledger: Ledger, scope: str, kinds: frozenset[str]) -> str | None:
+    """What there is to say of a kind of scope that neither calls have on their own nor anything is booked under."""
+    kind, _, name = scope.partition(":")
+    if not name or kind in kinds or any(one.scope.startswith(f"{kind}:") for one in ledger.balances()):
+        return None
+    near = get_close_matches(kind, sorted(kinds), n=1, cutoff=0.7)
+    meant = f"did you mean {near[0]}:{name}?" if near else "is that how calls name it?"
+    return f"nothing is booked under {kind}:* so far: {meant}"
 
 
 def _share(pair: str) -> tuple[str, str]:

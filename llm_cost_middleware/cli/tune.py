@@ -117,7 +117,7 @@ def _from_log(
     err.print(measured_by(source, held), highlight=False)
     if source is QualitySource.FAILURES and measure is None:
         out.print(
-            f"[bold]refused:[/] {_NO_GRADES.format('too little' if held.rated else 'nothing', held.calls)}",
+            f"[bold]refused:[/] {_NO_GRADES.format('too little' if held.rated else 'nothing', held.answered)}",
             highlight=False,
         )
         raise typer.Exit(1)

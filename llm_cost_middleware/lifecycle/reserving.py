@@ -117,16 +117,23 @@ class Reserving:
         if fit.attempt is None:
             self._stages.record.refused(call, fit.least, enforced=not observe, scope=refusal.scope)
             if not observe:
-                report.refusal = _refusal_line(call, fit.least, refusal)
-                raise self._advised(refusal, fit.least) from refusal.__cause__
+                raise self._advised(call, report, fit.least, refusal) from refusal.__cause__
         # an observer sends the call as it is, whether it could be made to fit or not
         return self._unreserved(call, quote, number) if fit.attempt is None or observe else fit.attempt
 
-    def _advised(self, refusal: BudgetExceededError, least: Quote) -> BudgetExceededError:
+    def _advised(
+        self, call: RoutedCall, report: CallReport, least: Quote, refusal: BudgetExceededError
+    ) -> BudgetExceededError:
         """The refusal, with what would have fitted, when money may return, and what a run is expected to spend yet."""
         stages = self._stages
         refusal.foreseen(stages.record.foresight(refusal.scope), stages.price.least_amount(least).usd)
-        return stages.price.advise(refusal, least, stages.waiting.held_s)
+        advised = stages.price.advise(refusal, least, stages.waiting.held_s)
+        report.refusal = refusal_line(
+            call_id=call.id, target=least.target, scopes=(GLOBAL, *call.scopes_at(least.target)),
+            scope=advised.scope or "", wanted=least.amount_nanousd, tier=call.decision.tier_name,
+            pending=ceil_nanousd(max(advised.pending or ZERO.usd, ZERO.usd)), fits=advised.max_tokens or 0,
+        )  # fmt: skip
+        return advised
 
     # --- waiting for money -----------------------------------------------------------------------------------------
 
@@ -166,8 +173,7 @@ class Reserving:
                         return fit.attempt
                     if left <= 0 or not self._waits_for(refusal, fit.least):
                         record.refused(call, fit.least, enforced=True, scope=refusal.scope)
-                        report.refusal = _refusal_line(call, fit.least, refusal)
-                        raise self._advised(refusal, fit.least) from refusal.__cause__
+                        raise self._advised(call, report, fit.least, refusal) from refusal.__cause__
                     quote = fit.quote
                 pause = max(min(POLL_S if first else _IN_LINE_S, left), _LAST_LOOK_S)
                 if not (yield AwaitMoney(ticket, pause)):
@@ -391,10 +397,3 @@ class Reserving:
             if not self._settings.allow_unavailable:
                 raise
         return available
-
-
-def _refusal_line(call: RoutedCall, least: Quote, refusal: BudgetExceededError) -> bytes:
-    return refusal_line(
-        call_id=call.id, target=least.target, scopes=(GLOBAL, *call.scopes_at(least.target)), scope=refusal.scope or "",
-        wanted=least.amount_nanousd, tier=call.decision.tier_name,
-    )  # fmt: skip

@@ -25,15 +25,28 @@ class RefusedCall(NamedTuple):
     wanted_nanousd: NanoUSD
     """The least that would have been reserved."""
     tier: str
+    pending_nanousd: NanoUSD | None = None
+    """What calls in flight held of the scope then; ``None``: not noted, by an earlier version."""
+    fits: int | None = None
+    """The largest output cap with which it would have fitted; 0: none. ``None``: not noted, by an earlier version."""
 
 
 def refusal_line(
-    *, call_id: str, target: ModelRef, scopes: tuple[str, ...], scope: str, wanted: NanoUSD, tier: str
+    *,
+    call_id: str,
+    target: ModelRef,
+    scopes: tuple[str, ...],
+    scope: str,
+    wanted: NanoUSD,
+    tier: str,
+    pending: NanoUSD | None = None,
+    fits: int | None = None,
 ) -> bytes:
     """Return the line of a refusal."""
     data = {
         "v": _VERSION, "call": call_id, "at": [target.provider, target.model], "scopes": scopes, "scope": scope,
         "wanted": int(wanted), "tier": tier,
+        "pending": None if pending is None else int(pending), "fits": fits,
     }  # fmt: skip
     return json.dumps(data, separators=(",", ":")).encode()
 
@@ -44,9 +57,10 @@ def read_refusal(line: bytes) -> RefusedCall | None:
         data = json.loads(line)
         if data["v"] > _VERSION:
             return None
+        pending = data.get("pending")
         return RefusedCall(
             data["call"], ModelRef(*data["at"]), tuple(data["scopes"]), data["scope"], NanoUSD(data["wanted"]),
-            data["tier"],
+            data["tier"], None if pending is None else NanoUSD(pending), data.get("fits"),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError):
         return None

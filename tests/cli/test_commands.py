@@ -157,6 +157,19 @@ def test_budgets_are_shown_set_and_exported(ledger):
     assert "0 reservations expired" in _run("budgets", "--ledger", url, "sweep")
 
 
+def test_a_budget_of_a_kind_that_no_call_has_is_told(tmp_path):
+    url = f"sqlite:///{tmp_path / 'kinds.db'}"
+
+    def told(scope):
+        return _run("budgets", "--ledger", url, "set", scope, "1")
+
+    assert "nothing is booked under users:* so far: did you mean user:1?" in told("users:1")
+    assert "did you mean team:*?" in told("taem:*")
+    assert "nothing is booked under customer:* so far: is that how calls name it?" in told("customer:acme")
+    for scope in ("customer:other", "global", "user:2", "tag:a", "model:gpt-5-mini", "provider:openai", "run:*"):
+        assert "nothing is booked" not in told(scope)
+
+
 def test_a_block_that_nobody_hands_back_is_said_to_stay(tmp_path):
     url = f"sqlite:///{tmp_path}/l.db"
     with lease_worker.leased(url, AT_ONCE) as opened:

@@ -14,6 +14,7 @@ from llm_cost_middleware.budget.backends.sqlite import group_commit
 from llm_cost_middleware.budget.backends.sqlite.journal import SQLiteJournal
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
 from llm_cost_middleware.errors import LedgerUnavailableError
+from llm_cost_middleware.metering.refused import REFUSAL, read_refusal
 from llm_cost_middleware.routing.decision_log import DecisionLog
 from llm_cost_middleware.simulator import Fault
 
@@ -120,6 +121,20 @@ def test_decisions_outcomes_and_settlements_are_joined_by_their_call(make_harnes
     assert logged.settlement.cost_nanousd == harness.balance.settled_nanousd  # both attempts
     assert logged.settlement.output_tokens == 64
     harness.check()
+
+
+@pytest.mark.parametrize("kind", ["sqlite-sync", "sqlite-async"])
+def test_a_refusal_is_noted_with_what_would_have_let_it_pass(make_harness):
+    harness = make_harness(budgets=[{"scope": "team:a", "limit": "0.0005"}], output={"on_insufficient": ["raise"]})
+    harness.pipeline.ledger.reserve("0.0001", ["team:a"], id="held")
+    with pytest.raises(BudgetExceededError) as refused:
+        harness.ask("openai", **_said(team="a"), max_completion_tokens=5_000)
+    (line,) = harness.pipeline.ledger.journal.read(REFUSAL)
+    noted = read_refusal(line.data)
+    assert (noted.scope, noted.fits) == ("team:a", refused.value.max_tokens)
+    assert 0 < noted.fits < 5_000
+    assert noted.pending_nanousd == 100_000
+    harness.pipeline.ledger.void("held")
 
 
 def test_decisions_are_remembered_without_a_journal_too(harness):

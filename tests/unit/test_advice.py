@@ -13,9 +13,10 @@ from llm_cost_middleware.budget.rules.bookings import Booking
 from llm_cost_middleware.cli import advise as command
 from llm_cost_middleware.cli.loading import PlainConsole
 from llm_cost_middleware.metering.call_facts import CallFacts, facts_text, read_facts, tools_of, tools_used
+from llm_cost_middleware.metering.refused import read_refusal, refusal_line
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.pricing.catalogue import Catalogue
-from llm_cost_middleware.request import AnswerContent, CallRequest, Tool
+from llm_cost_middleware.request import AnswerContent, CallRequest, ModelRef, Tool
 
 GOOD = {
     "v": 1, "call": "c", "n": 1, "at": ["anthropic", "claude-haiku-4-5"], "st": "exact",
@@ -64,6 +65,39 @@ def test_sites_with_too_few_calls_to_advise_on_are_counted():
     (note,) = report.notes
     assert note.startswith("2 call sites have fewer than 20 calls of a model, 19 in all: too few for most advice")
     assert advise(Evidence(read(*[of("a")] * 20), Catalogue())).notes == ()
+
+
+def of_refusals(*refused, longest=12):
+    """Advice on calls that held a cent and cost a hundredth of it, and on refusals beside them."""
+    log, memo = CallLog(), json.dumps({**GOOD, "items": [["claude-haiku-4-5", "message", {"output": longest}]]})
+    log.add(Booking(1_795_000_000_000, "team:a", "exact", 100_000, 1, memo.encode(), (), 10_000_000))
+    target = ModelRef("anthropic", "claude-haiku-4-5")
+    lines = [
+        refusal_line(
+            call_id="r", target=target, scopes=("team:a",), scope="team:a", wanted=NanoUSD(10**7), tier="", **noted
+        )
+        for noted in refused
+    ]
+    refusals = [(read_refusal(line), 1_795_000_000.0) for line in lines]
+    return [one.lines for one in advise(Evidence(log, Catalogue(), refusals=refusals)).advice if one.kind == "holds"]
+
+
+@pytest.mark.parametrize(
+    ("pending", "fits", "cap", "waits"),
+    [(0, 255, 255, False), (0, 300, 256, False), (0, 11, 256, False), (5, 255, 255, True), (5, 0, 256, True)],
+)
+def test_a_refused_call_is_advised_what_would_have_let_it_pass(pending, fits, cap, waits):
+    (lines,) = of_refusals({"pending": NanoUSD(pending), "fits": fits})
+    assert lines[1].startswith(f"default_max_tokens = {cap} ")
+    assert any(line.startswith("max_wait_for_budget_s") for line in lines) == waits
+
+
+def test_a_refused_call_that_nothing_would_have_let_pass_is_no_advice():
+    """The money was spent, not held."""
+    spent = {"pending": NanoUSD(0), "fits": 0}
+    assert of_refusals(spent, spent) == []
+    (lines,) = of_refusals({})  # an earlier version noted neither
+    assert len(lines) == 3
 
 
 def test_a_name_with_line_breaks_stays_on_its_line():

@@ -35,28 +35,31 @@ def blocking_holds(evidence: Evidence) -> Iterator[Proposal]:
             billed += sum(group.amounts[index] for index in near)
             longest = max([longest, *(group.columns[OUTPUT][index] for index in near)])
             own += sum(1 for index in near if group.flags[index] & OWN_CAP)
-        if not calls or held < _RATIO * max(billed, 1):
+        waits = any(refused.pending_nanousd != 0 for refused, _ in refusals)  # what is not noted may have been held
+        if not calls or held < _RATIO * max(billed, 1) or not (waits or any(refused.fits for refused, _ in refusals)):
             continue
+        fits = min((refused.fits for refused, _ in refusals if refused.fits), default=0)
         wanted = sum(refused.wanted_nanousd for refused, _ in refusals)
         yield Proposal(
             "holds", "", ", ".join(sorted(map(str, targets))),
             f"{len(refusals):,} calls were refused for want of {scope}, while {held / max(billed, 1):.1f} times what "
             "is billed was held",
-            _lines(longest, by_callers=own * 2 > calls), None,
+            _lines(longest, fits, by_callers=own * 2 > calls, waits=waits), None,
             {"scope": scope, "refused": len(refusals), "held_by_bill": round(held / max(billed, 1), 2),
-             "longest_answer_tokens": longest, "refused_wanted_usd": f"{NanoUSD(wanted).usd:f}", "calls_near": calls},
+             "longest_answer_tokens": longest, "fitting_tokens": fits or None, "in_flight": waits,
+             "refused_wanted_usd": f"{NanoUSD(wanted).usd:f}", "calls_near": calls},
             _UNKNOWN, "", tuple(refused.call_id for refused, _ in refusals[:3]),
         )  # fmt: skip
 
 
-def _lines(longest: int, *, by_callers: bool) -> tuple[str, ...]:
+def _lines(longest: int, fits: int, *, by_callers: bool, waits: bool) -> tuple[str, ...]:
     cap = -(-2 * longest // _STEP) * _STEP
+    why = "at least twice the longest answer seen"
+    if longest <= fits < cap:  # a cap above it would have been refused as well
+        cap, why = fits, "every refused call would fit; the longest answer seen"
     shorter = (
         f"# in the code: max_tokens={cap} instead of more" if by_callers
-        else f"default_max_tokens = {cap}            # at least twice the longest answer seen, {longest:,}"
+        else f"default_max_tokens = {cap}            # {why}, {longest:,}"
     )  # fmt: skip
-    return (
-        "[output]",
-        shorter,
-        "max_wait_for_budget_s = 10            # calls in flight give back what they do not use",
-    )
+    wait = "max_wait_for_budget_s = 10            # calls in flight give back what they do not use"
+    return ("[output]", shorter, wait) if waits else ("[output]", shorter)

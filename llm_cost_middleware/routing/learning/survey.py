@@ -14,6 +14,8 @@ class LogSurvey(NamedTuple):
     """What a log holds."""
 
     calls: int
+    answered: int
+    """Calls that ended in an answer, or were graded; without those that were refused."""
     rated: int
     """Calls that the application reported of."""
     paired: int
@@ -32,17 +34,18 @@ class LogSurvey(NamedTuple):
 def survey(logged: Iterable[LoggedCall]) -> LogSurvey:
     """Look through a log."""
     used: defaultdict[int, Counter[ModelRef]] = defaultdict(Counter)
-    calls = rated = paired = 0
+    calls = answered = rated = paired = 0
     first, last = float("inf"), float("-inf")
     for entry in logged:
         decision = entry.decision
         calls += 1
+        answered += entry.assumed_quality is not None
         rated += entry.feedback is not None
         paired += entry.agreed is not None
         first, last = min(first, decision.at), max(last, decision.at)
         if decision.tier >= 0:
             used[decision.tier][decision.target] += 1
-    return LogSurvey(calls, rated, paired, used, (first, last) if calls else None)
+    return LogSurvey(calls, answered, rated, paired, used, (first, last) if calls else None)
 
 
 def rereadable(logged: Iterable[LoggedCall]) -> Iterable[LoggedCall]:

@@ -6,6 +6,7 @@ import gc
 import random
 
 import pytest
+from msgspec.structs import replace
 
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.routing.decision_log import LoggedCall, Outcome, QualitySource, Settlement
@@ -92,3 +93,9 @@ def test_a_survey_tells_what_a_log_holds(lines):
     assert held.source is QualitySource.FEEDBACK
     assert sum(sum(models.values()) for models in held.used.values()) == MANY
     assert survey(()).span is None
+
+
+def test_a_survey_counts_a_call_that_was_refused_as_none_that_was_answered(lines):
+    refused = replace(next(iter(Log(lines))), outcomes=(), settlement=None)
+    held = survey([refused, *Log(lines)])
+    assert (held.calls, held.answered) == (MANY + 1, MANY)
