@@ -179,7 +179,13 @@ def __getattr__(name: str) -> Any:
         return version("llm-cost-middleware")
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    try:
+        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    except ModuleNotFoundError:
+        from llm_cost_middleware.extras import needed_for
+
+        with needed_for("llm-cost-middleware"):  # it says which package, and the command that installs it
+            raise
     globals()[name] = value
     return value
 

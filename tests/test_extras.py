@@ -251,6 +251,12 @@ def test_nothing_is_missing_where_nothing_is_taken_away():
     assert not {door: one["text"] for door, one in _without([], DOORS).items() if one["error"]}
 
 
+def test_every_name_of_the_package_names_the_structures_that_are_missing():
+    names = {name: f"from llm_cost_middleware import {name}" for name in ("Budget", "Ledger", "price_response")}
+    for one in _without(["msgspec"], names).values():
+        assert (one["error"], one["package"]) == ("MissingExtraError", "msgspec"), one
+
+
 @pytest.mark.parametrize("gone", ["typer,rich", "msgspec"])
 def test_the_command_line_without_its_packages_ends_with_one_line(gone):
     code = WITHOUT.partition("from llm_cost_middleware.errors")[0] + "from llm_cost_middleware.cli import main; main()"

@@ -20,8 +20,8 @@ from llm_cost_middleware.simulator import Simulator
 
 PACKAGE = Path(llm_cost_middleware.__file__).parent
 HOSTS = (anthropic, langchain, litellm, openai)
-ALWAYS = {"genai_prices", "tiktoken", "httpx2"}
-"""Prices and vocabularies are no host; ``httpx2`` is the way of genai-prices to newer prices."""
+ALWAYS = {"genai_prices", "msgspec", "tiktoken", "httpx2"}
+"""Prices, vocabularies and structures are no host; ``httpx2`` is the way of genai-prices to newer prices."""
 LONG = {"langchain-google-vertexai", "ChatLiteLLMRouter", "langchain-aws", "guard, ChatAnthropic", "scikit-learn"}
 FOUR = ("anthropic", "langchain_core", "litellm", "openai")
 LIGHT = {

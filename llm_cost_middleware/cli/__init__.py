@@ -20,11 +20,10 @@ def main() -> None:
             from rich.markup import escape
 
             from llm_cost_middleware.cli.app import app
-    except MissingExtraError as error:  # nothing is there to print it in colour with
+        app()
+    except MissingExtraError as error:  # what would print it in colour may be what is missing
         sys.stderr.write(f"llm-cost: {error}\n")
         sys.exit(2)
-    try:
-        app()
     except (LLMCostError, OSError) as error:  # a file that a person named may be anything but there
         from llm_cost_middleware.cli.loading import err
 

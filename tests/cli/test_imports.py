@@ -21,7 +21,7 @@ from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.simulator import BatchPace, Simulator, fill
 
 PACKAGE = Path(llm_cost_middleware.__file__).parent
-ALWAYS = {"genai_prices", "httpx2", "rich", "tiktoken", "typer"}
+ALWAYS = {"genai_prices", "httpx2", "msgspec", "rich", "tiktoken", "typer"}
 LEARN = {"numpy", "pandas", "pyarrow", "scipy", "sklearn"}
 OPENAI = {"openai", "aiohttp"}  # aiohttp where it is installed
 SAMPLE = {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "hi"}], "max_completion_tokens": 20}
