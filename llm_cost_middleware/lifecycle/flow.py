@@ -234,9 +234,8 @@ class CallFlow:
                     if kept := [*cut, *results]:  # an answer that a cap cut, or a check rejected, is better than none
                         response = kept[-1].response
                         break
-                    refusal.__cause__ = (
-                        refusal.__cause__ or cause
-                    )  # a refused second attempt shows why the first failed
+                    # A refused second attempt shows why the first failed.
+                    refusal.__cause__ = refusal.__cause__ or cause
                     raise
                 cause = None  # the traceback of an error holds this frame: no cycle of references
                 try:
@@ -348,12 +347,9 @@ class CallFlow:
 
     def _log_now(self, call: RoutedCall, report: CallReport) -> None:
         """``_write_log`` where nothing leaves this process: no command, as there is nothing to wait for."""
-        stages = self.stages
-        stages.drift.observe(call)
+        self.stages.drift.observe(call)
         try:
-            stages.decisions.record(call, report)
-            if stages.drift.due:
-                stages.drift.look()
+            self.stages.write_log(call, report)
         except Exception:  # noqa: BLE001 - as below
             _log.exception("the decision of call %s was not logged", call.id)
 

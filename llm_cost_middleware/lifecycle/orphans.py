@@ -23,28 +23,28 @@ class LoopCalls:
     """Calls under way by event loop. One that is closed under them never resumes them."""
 
     def __init__(self) -> None:
-        self.by_loop: dict[asyncio.AbstractEventLoop, dict[int, Settle]] = {}
+        self._by_loop: dict[asyncio.AbstractEventLoop, dict[int, Settle]] = {}
 
     def enter(self, loop: asyncio.AbstractEventLoop, key: int, settle: Settle) -> None:
         """A call begins. ``settle`` ends it as if it were cancelled."""
-        self.by_loop.setdefault(loop, {})[key] = settle
+        self._by_loop.setdefault(loop, {})[key] = settle
 
     def leave(self, loop: asyncio.AbstractEventLoop, key: int) -> None:
         """A call has ended."""
-        calls = self.by_loop.get(loop)
+        calls = self._by_loop.get(loop)
         if calls is not None:
             calls.pop(key, None)
             if not calls:
-                self.by_loop.pop(loop, None)
+                self._by_loop.pop(loop, None)
 
     def __bool__(self) -> bool:
         """Whether any loop was closed under its calls."""
-        return bool(self.by_loop) and any(loop.is_closed() for loop in tuple(self.by_loop))
+        return bool(self._by_loop) and any(loop.is_closed() for loop in tuple(self._by_loop))
 
     def take_stranded(self) -> list[Settle]:
         """Return how to settle the calls of closed loops, once."""
-        closed = [loop for loop in tuple(self.by_loop) if loop.is_closed()]
-        return [settle for loop in closed for settle in self.by_loop.pop(loop, {}).values()]
+        closed = [loop for loop in tuple(self._by_loop) if loop.is_closed()]
+        return [settle for loop in closed for settle in self._by_loop.pop(loop, {}).values()]
 
 
 class OrphanQueue(deque[Settle]):
@@ -60,7 +60,7 @@ class OrphanQueue(deque[Settle]):
             len(self) > 0
             or (self.spool is not None and self.spool.due)
             or (self.upkeep is not None and self.upkeep.due)
-            or (bool(self.loop_calls.by_loop) and bool(self.loop_calls))
+            or bool(self.loop_calls)
         )
 
     def settle(self, *, closing: bool = False) -> None:

@@ -21,7 +21,7 @@ _SHAPES = 512
 _NO_CAP = 2**62
 
 
-# A dataclass: it is read ten times in every decision, and a slot costs a tenth of a named tuple's field.
+# A dataclass: it is read ten times in every decision, and a slot costs a quarter of a named tuple's field.
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A configured model or arm with its prices of the day. Built once per configuration and date."""

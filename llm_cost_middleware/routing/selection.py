@@ -107,7 +107,7 @@ def _by_threshold(policy: RoutingPolicy, features: Features, low: int) -> TierCh
     by_length, by_items = length / long, items / many
     score = by_length if by_length >= by_items else by_items  # noqa: FURB136 - calling max() costs more
     if length >= long:
-        reason = f"{length:,}{_reached(long)}"
+        reason = f"{length:,} characters ≥ {long:,}"
     elif items >= many:
         reason = f"{_batch(items)} ≥ {many:,}"
     else:
@@ -119,11 +119,6 @@ def _by_threshold(policy: RoutingPolicy, features: Features, low: int) -> TierCh
 @lru_cache(maxsize=256)  # a number is grouped in a thousand instructions, and there are three in nearly every call
 def _below(text_threshold: int, item_threshold: int, items: int) -> str:
     return f" characters < {text_threshold:,} and {_batch(items)} < {item_threshold:,}"
-
-
-@lru_cache(maxsize=256)
-def _reached(text_threshold: int) -> str:
-    return f" characters ≥ {text_threshold:,}"
 
 
 def _batch(items: int) -> str:

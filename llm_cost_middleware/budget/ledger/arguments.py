@@ -154,7 +154,7 @@ _numbers = count(1)
 def unique_id() -> str:
     """Make an id that no other process makes: twelve random hex digits per process, and a number."""
     # Cheaper than a UUID: one system call per process instead of one per id.
-    return f"{_prefix}-{next(_numbers)}"  # decimal: a quarter less than in hexadecimal
+    return f"{_prefix}-{next(_numbers):x}"
 
 
 @after_fork_in_child

@@ -31,7 +31,7 @@ from llm_cost_middleware.lifecycle.waiting import WaitingCalls
 class Stages:
     """One of each, in the order in which a call meets them. The pipeline makes them."""
 
-    # No named tuple: forty of its fields are read in every call, and a slot costs a tenth.
+    # No named tuple: forty of its fields are read in every call, and a slot costs a quarter.
 
     route: RouteStage
     cache: CacheStage

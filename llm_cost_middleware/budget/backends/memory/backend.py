@@ -163,8 +163,7 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
         """See ``Backend``."""
         with self._state.lock:
             now = int(self._now() * 1000)  # in the lock: what was carried out of a window must not be taken in it
-            known = self._find(id_) if not fresh and (id_ in self._open or id_ in self._closed) else None
-            if known is not None:
+            if not fresh and (known := self._find(id_)) is not None:
                 check_replay(known, amount, scopes)
                 if known.refusal is not None:
                     raise known.refusal.error()
@@ -322,7 +321,7 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
         return record
 
     def _find(self, id_: str) -> _MemoryReservation | None:
-        return self._open.get(id_) or self._state.closed.get(id_)
+        return self._open.get(id_) or self._closed.get(id_)
 
     def _close(self, record: _MemoryReservation) -> None:
         state = self._state
