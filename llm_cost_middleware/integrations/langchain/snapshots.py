@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from langchain_core.language_models import BaseChatModel
+from langchain_core.language_models._utils import _normalize_messages
 from langchain_core.messages import BaseMessage
+from langchain_core.utils.utils import LC_AUTO_PREFIX
 
 _SCALARS = frozenset({str, int, float, bool, bytes, type(None)})
 _TAKEN_OUT = frozenset({"ls_structured_output_format", "structured_output_format"})
@@ -25,18 +27,18 @@ class Snapshot(NamedTuple):
 
     @classmethod
     def of(cls, messages: Sequence[BaseMessage], arguments: Mapping[str, Any]) -> Snapshot:
-        """A copy of every list and mapping in them. What they hold is shared: texts, classes, the data of files."""
-        return cls([_own_message(message) for message in messages], _own(dict(arguments)))
+        """A copy of every list and mapping in them. What they hold is shared: texts, classes, the data of files.
+
+        Images, audio and files of older forms are in the form that LangChain brings them to on the way to the sending.
+        """
+        return cls([_own_message(message) for message in _normalize_messages(messages)], _own(dict(arguments)))
 
     def is_of(self, messages: Sequence[BaseMessage], arguments: Mapping[str, Any]) -> bool:
         """Whether this is what they say now, too. No, where they hold what cannot be compared: it is read again."""
         try:
             return (
                 len(messages) == len(self.messages)
-                and all(
-                    type(one) is type(other) and one.__dict__ == other.__dict__
-                    for one, other in zip(messages, self.messages, strict=True)
-                )
+                and all(map(_is_same, messages, self.messages))
                 and _compared(arguments) == _compared(self.arguments)
             )
         except Exception:  # noqa: BLE001 - of an array, say, that took the place of another
@@ -48,6 +50,20 @@ def own_copy(model: Model) -> Model:
     made: Model = model.model_copy()
     _take_over(vars(made))
     return made
+
+
+def _is_same(one: BaseMessage, other: BaseMessage) -> bool:
+    return type(one) is type(other) and (one.__dict__ == other.__dict__ or _without_ids(one) == _without_ids(other))
+
+
+def _without_ids(message: BaseMessage) -> dict[str, Any]:
+    """What a message says, without the names that LangChain makes up for blocks that it brings to another form."""
+    blocks = [
+        {name: value for name, value in block.items() if name != "id" or not str(value).startswith(LC_AUTO_PREFIX)}
+        if isinstance(block, dict) else block
+        for block in message.content
+    ]  # fmt: skip
+    return {**message.__dict__, "content": blocks}
 
 
 def _own_message(message: BaseMessage) -> BaseMessage:

@@ -153,6 +153,27 @@ def test_what_did_not_change_is_read_once_and_stays_what_it_was(make_harness, si
         assert given[0] == Named("hello", id="kept", note={"mine": [1]})
 
 
+_IMAGE = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+_OLD_FORMS = {
+    "data": {"type": "image", "source_type": "base64", "data": _IMAGE, "mime_type": "image/png"},
+    "url": {"type": "image", "source_type": "url", "url": "https://example.org/a.png"},
+    "file": {"type": "file", "file": {"filename": "a.pdf", "file_data": f"data:application/pdf;base64,{_IMAGE}"}},
+    "text": {"type": "text", "text": "What is it?"},
+}
+
+
+@pytest.mark.parametrize("block", _OLD_FORMS.values(), ids=_OLD_FORMS)
+@pytest.mark.parametrize("door", [generate, stream, ainvoke, astream])
+def test_a_block_in_an_older_form_is_routed_once(make_harness, claude, gpt, forget_connections, block, door):
+    for made in (claude, gpt):
+        harness = make_harness()
+        model = bind(guard(made(), harness.pipeline, pinned=True), Asked())
+        given = [HumanMessage([dict(block)])]
+        door(model, given)
+        assert len(harness.observer.of(Routed)) == 1
+        assert given == [HumanMessage([block])]
+
+
 class _Unlike:
     """Cannot be compared, as an array cannot."""
 
