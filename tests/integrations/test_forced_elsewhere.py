@@ -14,6 +14,7 @@ DOORS = [
     "openai chat", "openai stream", "openai responses", "openai chat, async", "anthropic", "anthropic, async",
     "process", "process_many", "guard", "guard stream", "middleware",
 ]  # fmt: skip
+SHAPE = {"type": "json_schema", "json_schema": {"name": "a", "schema": {"type": "object", "properties": {}}}}
 
 
 def refused(pipeline, sim, door, elsewhere):
@@ -47,6 +48,30 @@ def test_at_a_router_without_such_a_deployment(sim, pipeline):
     for name, door in router_doors(pipeline, sim).items():
         assert name.startswith("router")
         refused(pipeline, sim, door, "anthropic/claude-haiku-4-5")
+
+
+@pytest.mark.litellm
+@pytest.mark.parametrize("more", [{}, {"response_format": SHAPE}], ids=["text", "json"])
+@pytest.mark.parametrize("named", ["small", "big", "smart"])
+def test_a_router_calls_whatever_it_serves(sim, named, more):
+    from llm_cost_middleware.integrations.litellm import CostAwareRouter
+
+    models = {"small": "openai/gpt-5-mini", "big": "anthropic/claude-sonnet-4-6"}
+    addresses = {"small": sim.openai_url, "big": sim.anthropic_url}
+    served = [
+        {"model_name": name, "litellm_params": {"model": model, "api_base": addresses[name], "api_key": "k"}}
+        for name, model in models.items()
+    ]
+    sim.responder = fill
+    with CostPipeline({"tiers": [{"name": name, "models": [model]} for name, model in models.items()]}) as pipeline:
+        router = CostAwareRouter(served, pipeline=pipeline)
+        for model in models.values():
+            with cost_context(force_model=model):
+                router.completion(named, [{"role": "user", "content": "hi"}], **more)
+            assert sim.requests[-1].body["model"] == model.partition("/")[2]
+        with cost_context(force_model="openai/gpt-5.1"), pytest.raises(NoEligibleModelError, match="reached from here"):
+            router.completion(named, [{"role": "user", "content": "hi"}], **more)
+        assert pipeline.ledger.balance("global").settled_nanousd == sim.bill.total_nanousd
 
 
 def test_where_the_caller_sends_by_himself(pipeline):

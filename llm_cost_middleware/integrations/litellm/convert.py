@@ -136,16 +136,17 @@ class RouterCall:
             endpoint_at=_found_by_litellm,
         )
         self.providers = groups.reach
-        if group is None and "response_format" in self.request.settings:
-            self.providers = frozenset(name for name in groups.reach if not _asked_by_forced_tool(name))
         """What the router can reach: every model it serves, or the provider of the group that was called."""
+        forced = self.request.context.forced_model is not None  # to whatever it serves
+        if group is None and "response_format" in self.request.settings and not forced:
+            self.providers = frozenset(name for name in groups.reach if not _asked_by_forced_tool(name))
         if group is not None:
             self.request = self.request._replace(
                 provider=group.target.provider, model=group.target.model, alternatives=group.alternatives
             )
             if group.alternatives:
                 self.request = self.request._replace(params={**self.request.params, OF_SEVERAL_MODELS: True})
-            self.providers = frozenset((group.target.provider,))
+            self.providers = groups.reach | {str(group.target)} if forced else frozenset((group.target.provider,))
 
     def belong_to(self, pipeline: CostPipeline) -> None:
         """Let ``pipeline`` hold its money, which adds nothing to what a group with a gateway among its own is sent."""
