@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.budget.rules import BudgetLife, Decision
+from llm_cost_middleware.budget.rules.names import without_budget
 from llm_cost_middleware.cli import currency, tables
 from llm_cost_middleware.cli.budgets import budgets, minute, tell_pauses, unstarted
 from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, attribution, open_ledger, out
@@ -80,8 +81,9 @@ def remove_budget(
 ) -> None:
     """End a budget. A line of the configuration that was there before does not bring it back."""
     with open_ledger(*context.obj) as opened:
-        if not opened.remove_budget(attribution(*context.obj).scope(scope), window):
-            raise ConfigurationError(f"{scope} has no budget in the window {window!r}", key="scope")
+        if not opened.remove_budget(written := attribution(*context.obj).scope(scope), window):
+            active = [life.budget for life in opened.budget_lives() if life.state == "active"]
+            raise ConfigurationError(without_budget(written, window, active), key="scope")
     out.print(escape(f"{scope}: no budget in the window {window}"))
 
 

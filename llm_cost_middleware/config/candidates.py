@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import partial
 from typing import Any
@@ -15,6 +16,8 @@ from llm_cost_middleware.platform import find_platform, is_inside, served_model,
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.eligibility import Candidate, CandidateSet
+
+_log = logging.getLogger(__name__)
 
 _DAY_S = 86_400
 _HOSTS = 256
@@ -43,6 +46,7 @@ class ConfiguredModels:
     def __init__(self, config: CostConfig, catalogue: Catalogue, clock: Clock) -> None:
         self._config, self._catalogue, self._clock = config, catalogue, clock
         self._of_day: dict[tuple[frozenset[str] | None, Any], _Day] = {}
+        self._unpriced: set[ModelRef] = set()
 
     def for_providers(self, providers: frozenset[str] | None, prices: Any = None) -> CandidateSet:
         """Return the candidates of a host.
@@ -79,6 +83,9 @@ class ConfiguredModels:
             level = catalogue.rates(target.provider, target.model, at=now).levels[0]
             prices = (level.uncached_input, level.output)
         except PriceNotFoundError as error:
+            if unavailable is None and target not in self._unpriced:  # said once, or a misspelt one is never missed
+                self._unpriced.add(target)
+                _log.warning("tier %s: %s: it is never called", self._config.tiers[tier].name, error)
             unavailable = str(error)
         return Candidate(target, tier, *prices, limits.context_window, limits.max_output, _CAPABILITIES, unavailable)
 

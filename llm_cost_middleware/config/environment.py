@@ -55,7 +55,8 @@ def named(error: ConfigurationError, env: Iterable[str]) -> ConfigurationError:
         path = variable.removeprefix(PREFIX).lower().split("__")
         near = min(len(path), len(at))
         if variable.startswith(PREFIX) and variable not in _OWN and path[:near] == at[:near]:
-            error.args = (f"{error} (set by the environment variable {variable})",)
+            told = f" (set by the environment variable {variable})"
+            error.args = (str(error).removesuffix(told) + told,)  # a command reads it, and so does its caller
             break
     return error
 

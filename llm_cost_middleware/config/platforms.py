@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
-from llm_cost_middleware.config.sections import read_section
+from llm_cost_middleware.config.sections import ServiceTier, read_section
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.natural_values import check_base_url
 from llm_cost_middleware.platform import PLATFORMS, PROVISIONED, REGIONAL, at_place, find_platform, served_model
@@ -29,7 +29,7 @@ class PlatformConfig:
     api_key_env: str = ""
     """The variable that shows that it can be reached; empty: those of its SDK."""
     timeout_s: float | None = None
-    service_tier: str = ""
+    service_tier: ServiceTier = ""
     send_service_tier: bool = False
     gateway: Literal["auto", "provider", "foreign"] = "auto"
     place: str = ""

@@ -82,10 +82,14 @@ def _of_the_ledger(old: CostConfig, new: CostConfig) -> Iterator[str]:
 
 def what_was_taken_up(old: CostConfig, new: CostConfig) -> str:
     """What a running pipeline took up of a changed file, and what of it waits, and for what."""
-    told = replace(old, routing=replace(old.routing, tiers=new.routing.tiers))  # which are the tiers, and told as those
+    as_before = replace(old.routing, tiers=new.routing.tiers)  # which are the tiers, and told as those
+    if old.tiers != new.tiers and (old.routing.by_default or new.routing.by_default):  # so is the policy with them
+        as_before = replace(as_before, kind=new.routing.kind, accept=new.routing.accept)
     changed = [
-        one.name for one in fields(CostConfig) if one.compare and getattr(told, one.name) != getattr(new, one.name)
+        one.name for one in fields(CostConfig) if one.compare and getattr(old, one.name) != getattr(new, one.name)
     ]
+    if as_before == new.routing:
+        changed = [name for name in changed if name != "routing"]
     taken = [name for name in changed if name in _MONEY]
     ledger = [*_of_the_ledger(old, new)]
     remade = [*ledger, *(name for name in changed if name == "metrics")]

@@ -84,6 +84,12 @@ class LedgerConfig:
         return _shown(self)
 
 
+ServiceTier = Literal[
+    "", "auto", "default", "standard", "standard_only", "flex", "priority", "scale", "reserved", "ultrafast"
+]
+"""Those that a provider or a platform, or the list of prices, knows."""
+
+
 @names_unknown_keys("providers")
 @dataclass(frozen=True, slots=True)
 class ProviderConfig:
@@ -93,7 +99,7 @@ class ProviderConfig:
     api_key_env: str = ""
     timeout_s: float | None = None
     """Seconds that a request may take at most; ``None``: as long as the client's own timeout says."""
-    service_tier: str = ""
+    service_tier: ServiceTier = ""
     """The tier that calls without one are served at (the project's own setting), and held at; ``auto``: the dearest it
     may be; empty: the standard one, until an answer shows another."""
     send_service_tier: bool = False

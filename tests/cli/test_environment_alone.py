@@ -34,6 +34,8 @@ def test_a_misspelt_variable_is_told(run):
         done = run(*words, LLM_COST_MODE="enfroce")
         assert done.exit_code != 0
         assert "set by the environment variable LLM_COST_MODE" in f"{done.output}{done.exception}"
+    done = run("report", LLM_COST_LEDGRE__URL="x")
+    assert f"{done.output}{done.exception}".count("set by the environment variable") == 1
 
 
 def test_what_is_told_of_budgets_and_names(run, tmp_path):
@@ -43,6 +45,9 @@ def test_what_is_told_of_budgets_and_names(run, tmp_path):
     assert "did you mean 'team:search'?" in str(run("budgets", "raise", "team:searc", "4", "--ledger", url).exception)
     raised = str(run("budgets", "raise", "team:search", "1", "--ledger", url).exception)
     assert raised.endswith("to lower it, llm-cost budgets set")
+    removed = str(run("budgets", "remove", "user:1", "--ledger", url).exception)
+    assert removed.endswith("user:1 has no budget in the window 'none', but in 'day'")
+    assert "did you mean 'team:search'?" in str(run("budgets", "remove", "team:searc", "--ledger", url).exception)
     assert str(run("help", "nosuch").exception).startswith("there is no topic 'nosuch'. Topics are")
     (tmp_path / "r.jsonl").write_text('{"model": "smart", "messages": [{"role": "user", "content": "hi"}]}')
     assert "A name that is routed, such as smart, has none" in run("estimate", "r.jsonl").output

@@ -55,6 +55,18 @@ def test_the_other_provider_takes_it_too(make_harness):
     harness.check()
 
 
+def test_a_model_of_a_tier_that_has_no_price_is_told_once(make_harness, caplog):
+    """It is never called, and all that it was to take goes to the dearer tier."""
+    names = {"small": "openai/gpt-5-mni", "large": "openai/gpt-5.1"}
+    harness = make_harness(tiers=[{"name": name, "models": [model]} for name, model in names.items()])
+    for _ in range(2):
+        harness.call(max_tokens=50, providers=["openai"])
+    harness.call(max_tokens=50)
+    (told,) = [record.message for record in caplog.records if "gpt-5-mni" in record.message]
+    assert told.startswith("tier small: no price for openai/gpt-5-mni; the nearest known are gpt-5-mini")
+    assert [record.model for record in harness.pipeline.records()] == ["gpt-5.1"] * 3
+
+
 def test_the_output_cap_is_lowered_to_the_budget_and_a_stop_at_it_is_reported(make_harness):
     harness = make_harness(budgets=_budget("0.02"), output={"on_insufficient": ["cap_output", "raise"]})
     harness.call(model="gpt-5.1")

@@ -107,7 +107,7 @@ def test_a_file_that_is_being_edited_changes_nothing(running, text):
         (budget("9") + '[prices."openai/x"]\ninput_mtok = 1\n', "budgets and prices of {} were taken up"),
         (budget("10") + "# only a remark", "{} changed"),
         (TIERS.format(model="gpt-5.1") + budget("9"),
-         "budgets of {} were taken up; for tiers, routing it takes pipeline.reload() or a restart"),
+         "budgets of {} were taken up; for tiers it takes pipeline.reload() or a restart"),
         (budget("10") + '[output]\non_insufficient = []\n[metrics]\nprometheus_port = 9\n'
          '[ledger]\nurl = "sqlite:///other.db"\n',
          "{} changed; for output it takes pipeline.reload() or a restart; for ledger.url, metrics it takes a restart"),

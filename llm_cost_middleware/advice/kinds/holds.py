@@ -42,7 +42,7 @@ def blocking_holds(evidence: Evidence) -> Iterator[Proposal]:
         wanted = sum(refused.wanted_nanousd for refused, _ in refusals)
         yield Proposal(
             "holds", "", ", ".join(sorted(map(str, targets))),
-            f"{len(refusals):,} calls were refused for want of {scope}, while {held / max(billed, 1):.1f} times what "
+            f"{_calls_were(len(refusals))} refused for want of {scope}, while {held / max(billed, 1):.1f} times what "
             "is billed was held",
             _lines(longest, fits, by_callers=own * 2 > calls, waits=waits), None,
             {"scope": scope, "refused": len(refusals), "held_by_bill": round(held / max(billed, 1), 2),
@@ -50,6 +50,10 @@ def blocking_holds(evidence: Evidence) -> Iterator[Proposal]:
              "refused_wanted_usd": f"{NanoUSD(wanted).usd:f}", "calls_near": calls},
             _UNKNOWN, "", tuple(refused.call_id for refused, _ in refusals[:3]),
         )  # fmt: skip
+
+
+def _calls_were(count: int) -> str:
+    return "a call was" if count == 1 else f"{count:,} calls were"
 
 
 def _lines(longest: int, fits: int, *, by_callers: bool, waits: bool) -> tuple[str, ...]:

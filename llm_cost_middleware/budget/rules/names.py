@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from hashlib import blake2b
 from typing import Literal
 
@@ -64,3 +65,11 @@ def known_erasure(
     digest, kind = digest_of(scope), scope.partition(":")[0]
     mine = [one for one in begun if one[3] == digest]
     return next(iter(mine or [one for one in begun if one[3] is None and one[1].partition(":")[0] == kind]), None)
+
+
+def without_budget(scope: str, window: str, active: Sequence[Budget], template: str | None = None) -> str:
+    """Say that a scope has no budget in a window, and which was probably meant; ``template`` may stand for it."""
+    others = ", ".join(sorted({repr(one.window) for one in active if one.scope in {scope, template}}))
+    near = [] if others else get_close_matches(scope, {one.scope for one in active}, n=1, cutoff=0.8)
+    hint = f", but in {others}" if others else f"; did you mean {near[0]!r}?" if near else ""
+    return f"{scope} has no budget in the window {window!r}{hint}"

@@ -16,13 +16,12 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple
 
 from llm_cost_middleware.budget.carry_over import stood_on
 from llm_cost_middleware.budget.model import MAX_NANOUSD, Budget, parse_scope
 from llm_cost_middleware.budget.rules import configurations
-from llm_cost_middleware.budget.rules.names import Normalise, rules_about, write_budget, write_scope
+from llm_cost_middleware.budget.rules.names import Normalise, rules_about, without_budget, write_budget, write_scope
 from llm_cost_middleware.budget.rules.standing import Pause
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.money import NanoUSD
@@ -304,10 +303,7 @@ class BudgetRegister:
         template = f"{scope.partition(':')[0]}:*"
         if self._active(_name((template, window))) is None:
             active = [one.budget for one in self.lives() if one.state == "active"]
-            others = ", ".join(sorted({repr(one.window) for one in active if one.scope in {scope, template}}))
-            near = [] if others else get_close_matches(scope, {one.scope for one in active}, n=1, cutoff=0.8)
-            hint = f", but in {others}" if others else f"; did you mean {near[0]!r}?" if near else ""
-            return f"{scope} has no budget in the window {window!r}{hint}"
+            return without_budget(scope, window, active, template)
         told = f"{scope} has no budget of its own in the window {window!r}: that of {template} applies to it"
         return f"{told}. Give it one: llm-cost budgets set {scope} DOLLARS --window {window}"
 

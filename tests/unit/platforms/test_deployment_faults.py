@@ -76,3 +76,11 @@ def test_a_target_whose_place_nobody_told_is_not_said_to_be_elsewhere(target, to
     (made,) = ConfiguredModels(config, Catalogue(), SystemClock()).for_providers(frozenset({target[0]}))
     advice = "; a platform may serve it there: llm-cost help platforms" if target[0] == "openai" else ""
     assert made.unavailable == told + advice
+
+
+@pytest.mark.parametrize(("section", "name"), [("providers", "openai"), ("platforms", "azure")])
+def test_a_service_tier_is_one_that_there_is(section, name):
+    with pytest.raises(ConfigurationError, match="did you mean 'priority'"):
+        CostConfig(**{section: {name: {"service_tier": "prioriy"}}})
+    for tier in ("", "auto", "default", "flex", "priority", "scale", "ultrafast"):
+        assert CostConfig(**{section: {name: {"service_tier": tier}}}).access(name).service_tier == tier
