@@ -105,13 +105,11 @@ def read_share(value: object, key: str) -> float:
     form = "a share above 0 and at most 1, such as 0.8 or '80%'"
     if isinstance(value, list | tuple | set | frozenset):
         raise ConfigurationError(f"must be one number, {form}, not {value!r}", key=key)
-    if isinstance(value, str) and value.strip().endswith("%"):
-        share = read_number(value.strip()[:-1], key, form=form) / 100
-    else:
-        share = read_number(value, key, form=form)
+    stated = isinstance(value, str) and value.strip().endswith("%")
+    share = read_number(str(value).strip()[:-1], key, form=form) / 100 if stated else read_number(value, key, form=form)
     if 0 < share <= 1:
         return share
-    meant = f"; for {share:g} % write {share / 100:g}" if 1 < share <= 100 else ""  # noqa: PLR2004 - a per cent
+    meant = f"; for {share:g} % write {share / 100:g}" if 1 < share <= 100 and not stated else ""  # noqa: PLR2004 - a per cent
     raise ConfigurationError(f"must be {form}, not {value!r}{meant}", key=key)
 
 

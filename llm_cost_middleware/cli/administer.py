@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from shlex import quote
 from typing import Annotated, Any
 
@@ -17,7 +18,6 @@ from llm_cost_middleware.cli.budgets import budgets, minute, tell_pauses, unstar
 from llm_cost_middleware.cli.loading import ConfigOption, JsonOption, LedgerOption, attribution, open_ledger, out
 from llm_cost_middleware.errors import ConfigurationError
 from llm_cost_middleware.model_names import undated
-from llm_cost_middleware.money import format_usd
 
 WindowOption = Annotated[str, typer.Option(help="The budget's own: none, hour, day, week, month, or 3600s.")]
 UntilOption = Annotated[
@@ -38,15 +38,18 @@ def list_budgets(
         lives = [life for life in opened.budget_lives() if every or life.state == "active"]
         pauses = opened.pauses()
         paused = [
-            {"scope": pause.scope, "since": minute(pause.since / 1000), "reason": pause.reason,
-             "until": None if pause.until is None else minute(pause.until / 1000)}
+            {"scope": pause.scope, "since": _iso(pause.since / 1000), "reason": pause.reason,
+             "until": None if pause.until is None else _iso(pause.until / 1000)}
             for pause in pauses
         ]  # fmt: skip
         waiting = None if lives else unstarted(opened, *context.obj)
     rows = [_row(life) for life in lives]
     if as_json:  # exact, in dollars
-        amounts = ("limit", "raised_to")
-        exact = [{**row, **{name: row[name] and format_usd(row[name]) for name in amounts}} for row in rows]
+        exact = [
+            {**row, **{name: row[name] and f"{row[name].usd:f}" for name in ("limit", "raised_to")},
+             **{name: row[name] and _iso(row[name]) for name in ("since", "raised_until")}}
+            for row in rows
+        ]  # fmt: skip
         out.print_json(json.dumps({"budgets": exact, "paused": paused}))
         return
     if not rows and not paused:
@@ -98,7 +101,7 @@ def history(
     with open_ledger(*context.obj) as opened:
         found = [one for one in reversed(opened.budget_history()) if scope in {None, one.scope}]
     if as_json:
-        out.print_json(json.dumps([_told(one) for one in found]))
+        out.print_json(json.dumps([{**_told(one), "at": _iso(one.at)} for one in found]))
         return
     if not found:
         out.print("nothing was decided yet")
@@ -148,6 +151,10 @@ def resume(
     out.print(escape(f"{scope} goes on" if running else f"{scope} was not paused"))
 
 
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()
+
+
 def _row(life: BudgetLife) -> dict[str, Any]:
     budget = life.budget
     return {
@@ -155,26 +162,26 @@ def _row(life: BudgetLife) -> dict[str, Any]:
         "window": budget.window,
         "limit": budget.limit_nanousd,
         "raised_to": life.raised_to,
-        "raised_until": None if life.raised_until is None else minute(life.raised_until),
+        "raised_until": life.raised_until,
         "timezone": budget.timezone,
         "warn_at": budget.warn_at,
         "keeps": {scope: f"{share:f}" for scope, share in budget.shares},
         "carry_over": budget.carry_over,
         "source": life.source,
-        "since": minute(life.since),
+        "since": life.since,
         "state": life.state,
     }
 
 
 def _cells(row: dict[str, Any]) -> dict[str, Any]:
-    raised = f"{currency.exact(row['raised_to'])} until {row['raised_until']}" if row["raised_to"] else None
+    raised = f"{currency.exact(row['raised_to'])} until {minute(row['raised_until'])}" if row["raised_to"] else None
     kept = ", ".join(f"{scope} {share}" for scope, share in row["keeps"].items())
     source = row["source"] if row["state"] == "active" else f"{row['state']} ({row['source']})"
     return {
         "scope": row["scope"], "window": row["window"], "limit": currency.exact(row["limit"]), "raised": raised,
         "warns at": row["warn_at"], "keeps": kept,
         "carries over": "all" if row["carry_over"] is True else row["carry_over"],
-        "from": source, "since": row["since"],
+        "from": source, "since": minute(row["since"]),
     }  # fmt: skip
 
 

@@ -173,19 +173,23 @@ class HttpFrontend:
         frames = dialect.frames(served.out, self.chunk_chars)
         sent = 0
         upcoming: Frame | None = next(frames)
-        while upcoming is not None:
-            if ending and fault is not None and sent >= fault.after:
-                return await self._break_off(dialect, request, response, served, fault)
-            if fault is not None and fault.per_chunk_s:
-                await asyncio.sleep(fault.per_chunk_s)
-            frame, upcoming = upcoming, next(frames, None)
-            entry.produced = frame.produced
-            if upcoming is None:
-                entry.outcome = "complete"  # before the client can have read the end
-            odd = fault is not None and kind == "odd_usage"
-            await response.write(odd_usage.in_event(frame.data, fault.body) if odd and fault else frame.data)
-            sent += 1
-        await response.write_eof()
+        try:
+            while upcoming is not None:
+                if ending and fault is not None and sent >= fault.after:
+                    return await self._break_off(dialect, request, response, served, fault)
+                if fault is not None and fault.per_chunk_s:
+                    await asyncio.sleep(fault.per_chunk_s)
+                frame, upcoming = upcoming, next(frames, None)
+                entry.produced = frame.produced
+                if upcoming is None:
+                    entry.outcome = "complete"  # before the client can have read the end
+                odd = fault is not None and kind == "odd_usage"
+                await response.write(odd_usage.in_event(frame.data, fault.body) if odd and fault else frame.data)
+                sent += 1
+            await response.write_eof()
+        except ConnectionError:  # the client has closed it, as it may
+            if entry.outcome == "open":
+                served.close("disconnected", entry.produced)
         return response
 
     async def _break_off(

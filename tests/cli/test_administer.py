@@ -2,7 +2,7 @@
 
 import json
 import time
-from datetime import UTC
+from datetime import UTC, datetime
 
 import pytest
 from typer.testing import CliRunner
@@ -45,12 +45,15 @@ def test_a_list_shows_where_each_comes_from_and_what_it_keeps(url):
 
 def test_raise_remove_and_history(url):
     assert "$9" in run(url, "raise", "team:search", "9", "--window", "month", "--until", "2h").output
-    assert listed(url)["budgets"][0]["raised_to"] == "$9.00"
+    (row,) = listed(url)["budgets"]
+    assert row["raised_to"] == "9.000000000"
+    assert datetime.fromisoformat(row["since"]) < datetime.fromisoformat(row["raised_until"])
     assert run(url, "remove", "team:search", "--window", "month").exit_code == 0
     assert listed(url)["budgets"] == []
     assert listed(url, "--all")["budgets"][0]["state"] == "removed"
     told = json.loads(run(url, "history", "--json").output)
     assert [line["action"] for line in told] == ["removed", "raised", "set"]
+    assert datetime.fromisoformat(told[0]["at"]) >= datetime.fromisoformat(row["since"])
 
 
 def test_pause_and_resume_reach_an_open_ledger(url):

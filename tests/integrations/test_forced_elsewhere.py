@@ -64,7 +64,7 @@ def test_a_router_calls_whatever_it_serves(sim, named, more):
     ]
     sim.responder = fill
     with CostPipeline({"tiers": [{"name": name, "models": [model]} for name, model in models.items()]}) as pipeline:
-        router = CostAwareRouter(served, pipeline=pipeline)
+        router = CostAwareRouter(served, pipeline)  # in the place where every other door takes it
         for model in models.values():
             with cost_context(force_model=model):
                 router.completion(named, [{"role": "user", "content": "hi"}], **more)

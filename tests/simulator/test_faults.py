@@ -210,6 +210,19 @@ def test_a_client_that_leaves_a_stream_pays_for_what_was_produced(sim, chat):
     assert 8 <= line.tokens.output < 40
 
 
+@pytest.mark.parametrize("size", [160, 400_000])
+def test_a_client_that_leaves_a_stream_is_no_error_of_the_server(sim, chat, caplog, size):
+    sim.responder = lambda _: Answer(text="x" * size)
+    if size < 1_000:
+        sim.script(Fault.slow(per_chunk_s=0.02))
+    stream = chat(stream=True, max_completion_tokens=128_000)
+    next(stream)
+    stream.close()
+    sim.stop()
+    assert [record.message for record in caplog.records if record.name.startswith("aiohttp")] == []
+    assert [line.outcome for line in sim.bill.lines] == ["disconnected"]
+
+
 def test_a_client_that_leaves_before_a_json_answer_pays_for_all_of_it(sim, say):
     sim.latency_s = 60
     with pytest.raises(anthropic.APITimeoutError):

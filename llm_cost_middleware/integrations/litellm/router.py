@@ -92,6 +92,8 @@ class CostAwareRouter(StandIn):
     ) -> None:
         if isinstance(model_list, CostPipeline | CostConfig | Mapping | str | os.PathLike):
             model_list, pipeline = None, model_list
+        if positional and isinstance(positional[0], CostPipeline | CostConfig):  # where every other door takes it
+            pipeline, positional = positional[0], positional[1:]
         pipeline = CostPipeline.resolve(pipeline)
         given = isinstance(model_list, litellm.Router)
         held = model_list if given else _built(pipeline.config, model_list, positional, options)
