@@ -256,7 +256,7 @@ class CostConfig:
         path, told = default_path(environment), environment.get("LLM_COST_CONFIG")
         if path.exists():
             return cls.from_toml(path, env=environment)
-        if told or not has_overrides(environment):
+        if told or not has_overrides(environment, CostConfig):
             write = f"llm-cost init {path}" if told else "llm-cost init"
             raise ConfigurationError(
                 f"no configuration: {path} does not exist. Write one with `{write}`, "
@@ -270,7 +270,7 @@ class CostConfig:
 
 def says_anything(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether ``CostConfig.find()`` has anything to read, right or wrong."""
-    return bool(environment.get("LLM_COST_CONFIG")) or default_path().exists() or has_overrides(environment)
+    return bool(environment.get("LLM_COST_CONFIG")) or default_path().exists() or has_overrides(environment, CostConfig)
 
 
 def default_path(environment: Mapping[str, str] = os.environ) -> Path:

@@ -14,12 +14,21 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 PREFIX = "LLM_COST_"
-_OWN = frozenset({"LLM_COST_CONFIG", "LLM_COST_DATA", "LLM_COST_DASHBOARD_TOKEN"})
+_OWN = frozenset({"LLM_COST_CONFIG", "LLM_COST_DATA", "LLM_COST_DASHBOARD_TOKEN", "LLM_COST_NOTEBOOK_ROWS"})
 
 
-def has_overrides(env: Mapping[str, str]) -> bool:
-    """Whether the environment says anything of a configuration."""
-    return any(name.startswith(PREFIX) and name not in _OWN for name in env)
+def has_overrides(env: Mapping[str, str], kind: type[DataclassInstance]) -> bool:
+    """Whether the environment says anything of a configuration: by a key of it, or by one that is misspelt.
+
+    Others have variables of their own that begin with the prefix.
+    """
+    known = {field.name for field in fields(kind)}
+    keys = {_path(name)[0] for name in env if name.startswith(PREFIX) and name not in _OWN}
+    return any(key in known or UnknownKeyError(key, known).nearest for key in keys)
+
+
+def _path(variable: str) -> list[str]:
+    return variable.removeprefix(PREFIX).lower().split("__")
 
 
 def overrides(mapping: Mapping[str, object], env: Mapping[str, str], kind: type[DataclassInstance]) -> dict[str, Any]:
@@ -36,7 +45,7 @@ def overrides(mapping: Mapping[str, object], env: Mapping[str, str], kind: type[
     for variable in sorted(env):  # sorted: the result must not depend on the order of the environment
         if not variable.startswith(PREFIX) or variable in _OWN:
             continue
-        path = variable.removeprefix(PREFIX).lower().split("__")
+        path = _path(variable)
         if path[0] not in known:
             raise named(UnknownKeyError(path[0], known), {variable})
         table: object = result
@@ -52,7 +61,7 @@ def named(error: ConfigurationError, env: Iterable[str]) -> ConfigurationError:
     """The error, with the variable that set what it is about, if one did: its reader may know of no file."""
     at = (error.key or "").replace("[", ".").replace("]", "").split(".")
     for variable in sorted(env, key=len, reverse=True):
-        path = variable.removeprefix(PREFIX).lower().split("__")
+        path = _path(variable)
         near = min(len(path), len(at))
         if variable.startswith(PREFIX) and variable not in _OWN and path[:near] == at[:near]:
             told = f" (set by the environment variable {variable})"

@@ -38,6 +38,14 @@ def test_a_misspelt_variable_is_told(run):
     assert f"{done.output}{done.exception}".count("set by the environment variable") == 1
 
 
+def test_a_variable_of_somebody_else_is_left_alone(run):
+    for words in (["prices", "gpt-5-mini"], ["budgets", "--ledger", "sqlite:///y.db", "set", "global", "1"]):
+        done = run(*words, LLM_COST_CENTER="marketing", LLM_COST_NOTEBOOK_ROWS="9")
+        assert (done.exit_code, done.exception) == (0, None)
+    done = run("report", LLM_COST_CENTER="marketing")
+    assert "no configuration" in f"{done.output}{done.exception}"
+
+
 def test_what_is_told_of_budgets_and_names(run, tmp_path):
     url = f"sqlite:///{tmp_path}/x.db"
     assert "$3.00 without a window: for good" in run("budgets", "set", "team:search", "3", "--ledger", url).output
