@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import inspect
 import os
 import resource
 import sqlite3
 import stat
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from decimal import Decimal
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 import llm_cost_middleware
 from llm_cost_middleware.budget.backends.sqlite import group_commit
 from llm_cost_middleware.budget.backends.sqlite.connection import migrations
+from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.budget.model import Budget
 from llm_cost_middleware.errors import LedgerUnavailableError, LedgerVersionError
@@ -161,3 +163,42 @@ def test_callers_of_a_closed_ledger_get_an_error(tmp_path):
     for number in range(3):  # none of them waits for the others
         with pytest.raises(LedgerUnavailableError):
             ledger.reserve("0.01", id=f"b{number}")
+
+
+def _lines(function):
+    """The lines of a function up to what it does when it ends, where a signal can arrive and Python loses no lock."""
+    code, (source, first) = inspect.unwrap(function).__code__, inspect.getsourcelines(function)
+    told = [line.strip() for line in source]
+    last = told.index("finally:") if "finally:" in told else len(told)
+    lines = {line - first for _, _, line in code.co_lines() if line}
+    return [(code, first + at) for at in sorted(lines) if 1 < at < last and not told[at].startswith(("with ", "try:"))]
+
+
+@pytest.mark.parametrize("verb", ["reserve", "balance"])
+def test_ctrl_c_at_any_line_leaves_a_ledger_that_goes_on(tmp_path, monkeypatch, verb):
+    """An interrupt at every line of the queue's leader, and of a reader, one after the other."""
+    monkeypatch.setattr(group_commit, "PATIENCE_S", 1.0)
+    writer = group_commit.GroupCommitWriter
+    walked = [LedgerFile.reading] if verb == "balance" else [writer.run, writer._lead, writer._commit_turn]
+    with Ledger.open(f"sqlite:///{tmp_path}/l.db") as ledger, Ledger.open(f"sqlite:///{tmp_path}/l.db") as other:
+
+        def call(of):
+            return of.reserve("0.01", ["user:a"]) if verb == "reserve" else of.balance("global")
+
+        call(ledger)
+        for code, line in [each for function in walked for each in _lines(function)]:
+
+            def at_line(frame, event, _, code=code, line=line):
+                if frame.f_code is code:
+                    if event == "line" and frame.f_lineno == line:
+                        sys.settrace(None)
+                        raise KeyboardInterrupt
+                    return at_line
+                return at_line if event == "call" else None
+
+            sys.settrace(at_line)
+            with suppress(KeyboardInterrupt):
+                call(ledger)
+            sys.settrace(None)
+            assert call(ledger), line
+            assert call(other), line

@@ -9,6 +9,7 @@ because ``flock`` has no timeout.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -45,6 +46,8 @@ class FileLock:
 
     def acquire(self, *, wait: bool) -> bool:
         """Acquire it; without ``wait``, return whether it was free. A no-op on Windows: SQLite's own lock must do."""
+        if self._fd < 0:
+            raise OSError(errno.EBADF, "the ledger was closed")
         if sys.platform != "win32":
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -54,12 +57,13 @@ class FileLock:
 
     def release(self) -> None:
         """Release it to the next process."""
-        if sys.platform != "win32":
+        if sys.platform != "win32" and self._fd >= 0:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Close the file. In a forked child this does not release the parent's lock."""
-        os.close(self._fd)
+        fd, self._fd = self._fd, -1  # its number may soon be another file's
+        os.close(fd)
 
 
 class _Job:
@@ -122,11 +126,11 @@ class GroupCommitWriter:
         Raises:
             LedgerUnavailableError: It could not be committed, or waited longer than ``PATIENCE_S``.
         """
-        job = _Job(step, durable=durable)
-        with self._mutex:
-            self._waiting.append(job)
-            lead, self._has_leader = not self._has_leader, True
+        job, lead = _Job(step, durable=durable), False
         try:
+            with self._mutex:
+                self._waiting.append(job)
+                lead, self._has_leader = not self._has_leader, True
             while not job.done:
                 if lead:
                     self._lead()
@@ -134,7 +138,9 @@ class GroupCommitWriter:
                     job.error, job.done = _stuck(self._url), True
                 lead, job.is_leader = job.is_leader, False
         except BaseException:  # say a KeyboardInterrupt: nobody waits for this job any more
-            self._withdraw(job)
+            if self._withdraw(job, leads=lead) and lead:
+                with suppress(OSError):
+                    self._queue_lock.release()  # it may have been taken just now
             raise
         if job.error is not None:
             raise job.error
@@ -168,9 +174,10 @@ class GroupCommitWriter:
 
     def _commit_turn(self) -> None:
         """Commit what waits, holding the queue lock; then release it and wake the next leader."""
-        with self._mutex:
-            batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+        batch: list[_Job] = []
         try:
+            with self._mutex:
+                batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
             self._commit_batch(batch)
         finally:
             self._queue_lock.release()
@@ -198,14 +205,14 @@ class GroupCommitWriter:
             self._waiting[0].is_leader = True
             self._waiting[0].notify()
 
-    def _withdraw(self, job: _Job) -> bool:
+    def _withdraw(self, job: _Job, *, leads: bool = False) -> bool:
         """Remove a job from the queue, passing its leadership on; return whether it was still there."""
         with self._mutex:
             try:
                 self._waiting.remove(job)
             except ValueError:
                 return False
-            if job.is_leader:
+            if leads or job.is_leader:
                 self._promote_next()
             return True
 

@@ -99,8 +99,10 @@ class LedgerFile:
         with translate_errors(self.url), self._read_lock:
             if self._reader is None:
                 self._reader = connect(self.path, full=self._full)
-            self._reader.execute("BEGIN")
+            if self._reader.in_transaction:
+                self._reader.execute("ROLLBACK")  # of a reader that was interrupted as it ended
             try:
+                self._reader.execute("BEGIN")
                 yield self._reader
             finally:
                 with suppress(sqlite3.Error):
