@@ -20,6 +20,7 @@ from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.cli import currency, tables
 from llm_cost_middleware.cli.loading import ConfigOption, LedgerOption, SinceOption, err, moment_of, open_ledger, out
 from llm_cost_middleware.errors import ConfigurationError
+from llm_cost_middleware.metering.refused import REFUSAL, RefusedCall, read_refusal
 from llm_cost_middleware.routing.decision import RoutingDecision
 from llm_cost_middleware.routing.decision_log import MIN_FEEDBACK_CALLS, DecisionLog, LoggedCall, QualitySource
 from llm_cost_middleware.routing.learning.survey import LogSurvey
@@ -55,6 +56,7 @@ def decisions(
 ) -> None:
     """Show, filter and explain routing decisions."""
     moment = moment_of(since, "--since")
+    refused: dict[str, RefusedCall] = {}
     if jsonl:
         with open_log(log, config, ledger, moment) as entries:
             for entry in tables.counted(entries, "reading decisions"):
@@ -63,7 +65,9 @@ def decisions(
         return
     if log is None and outcome is None:
         with open_ledger(config, ledger) as opened:
-            found = _newest(DecisionLog(_journal_of(opened)), call, last, moment, (site, model, policy))
+            journal = _journal_of(opened)
+            found = _newest(DecisionLog(journal), call, last, moment, (site, model, policy))
+            refused = _refusals(journal, found) if call is not None else {}
     else:
         with open_log(log, config, ledger, moment) as entries:
             read = tables.counted(entries, "reading decisions")
@@ -72,7 +76,7 @@ def decisions(
     if call is not None:
         # A full id wins over the calls whose ids merely begin with it.
         for entry in [entry for entry in found if entry.decision.call_id == call] or found:
-            _explain(entry)
+            _explain(entry, refused.get(entry.decision.call_id))
         if not found:
             err.print(f"no decision begins with {call}", highlight=False, markup=False)
             raise typer.Exit(1)
@@ -206,8 +210,19 @@ def _wanted(
     )
 
 
-def _explain(entry: LoggedCall) -> None:
+def _refusals(journal: Journal, found: Sequence[LoggedCall]) -> dict[str, RefusedCall]:
+    """The refusals for want of money among calls of which nothing was booked."""
+    unsettled = {entry.decision.call_id: entry.decision.at for entry in found if entry.settlement is None}
+    lines = journal.read(REFUSAL, min(unsettled.values())) if unsettled else ()
+    read = {line.id: read_refusal(line.data) for line in lines if line.id in unsettled}
+    return {call_id: refusal for call_id, refusal in read.items() if refusal is not None}
+
+
+def _explain(entry: LoggedCall, refused: RefusedCall | None) -> None:
     out.print(entry.decision.explain(), highlight=False, markup=False)
+    if refused is not None:
+        wanted = currency.exact(refused.wanted_nanousd)
+        out.print(f"  refused: {wanted} did not fit {refused.scope}; not sent", highlight=False, markup=False)
     for outcome in entry.outcomes:
         meaning = SIGNAL_TEXT.get(outcome.name)
         line = f"  {outcome.name}: {outcome.score:g}{f' - {meaning}' if meaning else ''}"

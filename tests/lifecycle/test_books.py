@@ -8,11 +8,13 @@ import logging
 import threading
 
 import pytest
+from typer.testing import CliRunner
 
 from llm_cost_middleware import BudgetExceededError, cost_context
 from llm_cost_middleware.budget.backends.sqlite import group_commit
 from llm_cost_middleware.budget.backends.sqlite.journal import SQLiteJournal
 from llm_cost_middleware.budget.backends.sqlite.ledger_file import LedgerFile
+from llm_cost_middleware.cli.app import app
 from llm_cost_middleware.errors import LedgerUnavailableError
 from llm_cost_middleware.metering.refused import REFUSAL, read_refusal
 from llm_cost_middleware.routing.decision_log import DecisionLog
@@ -134,6 +136,9 @@ def test_a_refusal_is_noted_with_what_would_have_let_it_pass(make_harness):
     assert (noted.scope, noted.fits) == ("team:a", refused.value.max_tokens)
     assert 0 < noted.fits < 5_000
     assert noted.pending_nanousd == 100_000
+    told = CliRunner().invoke(app, ["decisions", line.id, "--ledger", harness.pipeline.config.ledger.url])
+    assert "refused: $" in told.output
+    assert "did not fit team:a; not sent" in told.output
     harness.pipeline.ledger.void("held")
 
 
