@@ -22,6 +22,8 @@ _log = logging.getLogger(__name__)
 _DAY_S = 86_400
 _HOSTS = 256
 _CAPABILITIES = frozenset({"tools", "images", "documents", "schema"})
+_NAMED = 3
+"""Providers that a reason names."""
 
 
 class _Day(Struct, frozen=True):
@@ -103,7 +105,16 @@ class ConfiguredModels:
         if providers is not None:
             place = served_model(*target.plain).place  # a client may be bound to one
             reached = not providers.isdisjoint((target.provider, str(target.plain), f"{target.provider}/{place}"))
-            return None if reached else f"cannot be reached from here, which calls {' and '.join(sorted(providers))}"
+            named = "" if reached else _named(providers, target.provider)
+            return None if reached else f"cannot be reached from here, which calls {named}"
         platform, access = find_platform(target.provider), self._config.access(target.provider)
         variables = (access.api_key_env,) if access.api_key_env or platform is None else platform.key_env
         return None if any(map(os.environ.get, variables)) else f"no key in {' or '.join(variables)}"
+
+
+def _named(providers: frozenset[str], asked: str) -> str:
+    """What a host calls, in few words: it stands in the log of every decision, and a router may have hundreds."""
+    names = sorted({one.partition("/")[0] for one in providers})
+    if asked in names:
+        return f"other models of {asked}"
+    return " and ".join(names[:_NAMED]) + (" and others" if len(names) > _NAMED else "")

@@ -156,7 +156,9 @@ def _named(
     request = given.request
     forced = _forced(request, candidates)
     if forced is not None:
-        unreached = candidates.out_of_reach(forced) if type(candidates) is CandidateSet else None
+        unreached = None
+        if type(candidates) is CandidateSet and not request.is_bare(forced):  # what a gateway serves, nobody knows
+            unreached = candidates.out_of_reach(forced)
         if refused := unreached or fit(request, forced).refused:
             raise NoEligibleModelError({str(forced): refused})
         choice = TierChoice(-1, None, f"{request.context.forced_model} was forced for this call", policy="force")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
+import httpx2
+import openai
 import pytest
 from spending_doors import langchain_doors, router_doors, sdk_doors, tried
 
 from llm_cost_middleware import CostConfig, CostPipeline, cost_context
 from llm_cost_middleware.errors import NoEligibleModelError
+from llm_cost_middleware.integrations.openai import wrap_openai
 from llm_cost_middleware.request import CallContext, CallRequest, Message, Part
 from llm_cost_middleware.simulator import fill
 
@@ -81,3 +86,31 @@ def test_where_the_caller_sends_by_himself(pipeline):
     with pytest.raises(NoEligibleModelError, match="cannot be reached from here, which calls openai"):
         pipeline.run(request, sent.append, providers=frozenset({"openai"}))
     assert not sent
+
+
+def test_what_a_gateway_serves_is_sent(pipeline):
+    sent = []
+
+    def answer(request):
+        sent.append(json.loads(request.content)["model"])
+        body = {"id": "c", "object": "chat.completion", "created": 1, "model": sent[-1], "choices": []}
+        usage = {"prompt_tokens": 5, "completion_tokens": 5, "total_tokens": 10}
+        return httpx2.Response(200, json=body | {"usage": usage})
+
+    transport = httpx2.Client(transport=httpx2.MockTransport(answer))
+    client = openai.OpenAI(base_url="https://gateway.example/v1", api_key="k", http_client=transport)
+    with cost_context(force_model="claude-haiku-4-5"):
+        wrap_openai(client, pipeline).chat.completions.create(
+            model="gpt-5-mini", messages=[{"role": "user", "content": "x"}], max_completion_tokens=20
+        )
+    assert sent == ["claude-haiku-4-5"]
+
+
+def test_a_reason_names_a_few_of_many_models():
+    """It stands in the log of every decision."""
+    reached = frozenset(f"openai/model-{number}" for number in range(200))
+    config = CostConfig(tiers=[{"name": "s", "models": ["anthropic/claude-haiku-4-5", "openai/gpt-5-mini"]}])
+    request = CallRequest("openai", "smart", (Message("user", (Part("text", "x"),)),))
+    with CostPipeline(config) as pipeline, pytest.raises(NoEligibleModelError) as caught:
+        pipeline.run(request, lambda _: None, providers=reached)
+    assert len(str(caught.value)) < 300

@@ -149,16 +149,16 @@ class GuardRuntime:
     ) -> tuple[CallRequest, frozenset[str]]:
         """The neutral view of a call, and the providers that understand it."""
         targets = self.targets(model)
-        # what only one provider understands must stay there, whatever the tiers say
-        providers = targets.providers
-        if arguments and len(providers) > 1 and not is_portable(arguments):
-            providers = targets.own_provider
         attributes = metadata.get(METADATA_KEY) if metadata else None
         if attributes is None and model.metadata:
             attributes = model.metadata.get(METADATA_KEY)
         context = read_context(attributes) if attributes else current_context()
         if metadata:
             context = with_metadata(context, metadata)
+        # what only one provider understands must stay there, whatever the tiers say
+        providers = targets.providers
+        if arguments and len(providers) > 1 and not context.forced_model and not is_portable(arguments):
+            providers = targets.own_provider
         request = read_call(targets.source, messages, arguments, context=context, stream=stream, pinned=self._pinned)
         if (terms := targets.clients.retry_terms) is not None:
             request = request._replace(retry_terms=terms)
