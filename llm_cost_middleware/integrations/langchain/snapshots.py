@@ -69,7 +69,7 @@ def _without_ids(message: BaseMessage) -> dict[str, Any]:
 def _own_message(message: BaseMessage) -> BaseMessage:
     # as ``model_copy``, at half its price, and half of what the garbage collector walks: conversations are long
     kind = type(message)
-    made, fields = kind.__new__(kind), message.__dict__.copy()
+    made, fields = object.__new__(kind), message.__dict__.copy()
     _take_over(fields)
     object.__setattr__(made, "__dict__", fields)
     for name in _OF_PYDANTIC:
@@ -84,7 +84,7 @@ _OF_PYDANTIC = ("__pydantic_extra__", "__pydantic_fields_set__", "__pydantic_pri
 def _take_over(fields: dict[str, Any]) -> None:
     for name, value in fields.items():
         if type(value) not in _SCALARS and name not in _NEVER_SENT:
-            fields[name] = value.copy() if name in _FLAT else _own(value)
+            fields[name] = value.copy() if name in _FLAT and type(value) is dict else _own(value)
 
 
 _NEVER_SENT = frozenset({"artifact"})

@@ -246,3 +246,19 @@ def test_beside_what_refers_to_itself_a_change_is_seen():
         assert asked.is_of([message], {"tools": tools})
         change()
         assert not asked.is_of([message], {"tools": tools})
+
+
+class Noted(HumanMessage):
+    """A message of an application's own: made in its own way, with fields of its own."""
+
+    usage_metadata: tuple = (1, 2)
+
+    def __new__(cls, content, **more):
+        return super().__new__(cls)
+
+
+def test_a_message_of_the_applications_own_is_sent(make_harness, sim, claude):
+    harness = make_harness()
+    model = guard(claude(max_tokens=50), harness.pipeline, pinned=True)
+    assert model.invoke([Noted("Hello.")]).content
+    assert len(sim.requests) == 1
