@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from threading import RLock
 
 import pytest
+from msgspec.structs import replace
 
 from llm_cost_middleware import AsyncLedger, BudgetExceededError, ConfigurationError, CostConfig, CostPipeline, Ledger
 from llm_cost_middleware.budget import rules

@@ -93,8 +93,9 @@ def check(decision, fleet, sticky):
     assert set(others) == set(eligible) - {decision.target}
     assert set(downgrade(decision)) <= set(others)
     assert all(eligible[t].expected_nanousd < decision.expected_nanousd for t in downgrade(decision))
-    if sticky in eligible and decision.target != sticky:  # a switch: it saves more than the cache that it throws away
-        here, there = eligible[sticky], eligible[decision.target]
+    here, there = eligible.get(sticky, eligible[decision.target]), eligible[decision.target]
+    # A switch saves more than the cache that it throws away, but for one to a better tier: that is the policy's to say.
+    if here is not there and here.tier >= there.tier:
         assert here.expected_nanousd > there.expected_nanousd
         assert here.expected_nanousd + here.cache_saving_nanousd > there.expected_nanousd + there.cache_saving_nanousd
 

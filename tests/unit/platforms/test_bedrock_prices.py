@@ -14,6 +14,7 @@ from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.limits import find_limits
 from llm_cost_middleware.platforms.bedrock.names import parse
 from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.pricing.genai import _by_name
 
 PRICES = Catalogue()
 PICO = 10**6  # pico-dollars a token in a dollar a million tokens
@@ -122,7 +123,7 @@ def test_genai_prices_has_the_same_prices():
             if found is None or found.id != listed.id:
                 continue
             level = PRICES.rates("bedrock", in_a_region(name)).levels[0]
-            newest = found.prices[-1].prices if isinstance(found.prices, list) else found.prices
+            newest = _by_name(found.prices[-1].prices if isinstance(found.prices, list) else found.prices)
             for key, bucket in GENAIS.items():
                 theirs = newest.get(key)
                 if theirs is None:
