@@ -34,11 +34,12 @@ def timeout_of(request):
 
 @pytest.fixture
 def slept(monkeypatch, sim):
-    """The waits of the code under test, made short, each with the number of requests before it; not the simulator's."""
+    """The waits of the code under test, made short, each with the number of requests before it; not other threads'."""
     waits, real, areal = [], time.sleep, asyncio.sleep
 
     def shortened(seconds):
-        if seconds <= 0 or threading.current_thread().name == "llm-simulator":
+        thread = threading.current_thread()  # calls are made in this one, or by ``asyncio.to_thread``
+        if seconds <= 0 or not (thread is threading.main_thread() or thread.name.startswith("asyncio_")):
             return seconds
         waits.append((sim.request_count, seconds))
         return 0
