@@ -13,6 +13,7 @@ import pytest
 from llm_cost_middleware.errors import PriceNotFoundError
 from llm_cost_middleware.platform import served_model
 from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.pricing.genai import GenaiPrices
 from llm_cost_middleware.simulator.azure import factor_at
 from llm_cost_middleware.simulator.bill import TIMES
 
@@ -106,16 +107,17 @@ def test_litellm_knows_the_zones_of_the_current_generation(litellms):
 def test_genai_prices_has_the_same_global_prices_but_for_embeddings():
     """Of those LiteLLM has a tenth more at every place: the dearer side is taken."""
     compared, differs = 0, set()
-    for listed in PRICES._source._providers["azure"].models:
+    source = GenaiPrices()
+    for model in source.names("azure"):
         try:
-            ours = PRICES.rates("azure", f"global/{listed.id}").levels[0]
+            ours = PRICES.rates("azure", f"global/{model}").levels[0]
         except PriceNotFoundError:
             continue  # not OpenAI's, or retired
         for name, bucket in (("input_mtok", "uncached_input"), ("output_mtok", "output")):
-            if isinstance(theirs := listed.prices.get(name), Decimal):
+            if isinstance(theirs := source.find("azure", model).periods[-1].card.get(name), Decimal):
                 compared += 1
                 if theirs * 10**6 != getattr(ours, bucket):
-                    differs.add(listed.id)
+                    differs.add(model)
                     assert getattr(ours, bucket) == theirs * 10**6 * Decimal("1.1")
     assert compared > 10
     assert differs == {"text-embedding-3-large", "text-embedding-3-small"}
