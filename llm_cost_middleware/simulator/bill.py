@@ -3,6 +3,11 @@
 Buckets times pico-dollar rates are summed per response and rounded up to the nano-dollar once. A stream is billed for
 its input as soon as it begins and for the output produced so far while it runs: one that is cut, or whose client
 leaves, stays at what had been produced. A request answered with an error status is not on the bill.
+
+So is a stream whose first event is an error billed for its input. What the providers do is not known: Anthropic's was
+recorded (``overloaded_error`` after status 200) without its bill, and neither they nor OpenAI say that it is free.
+Microsoft says of its own (learn.microsoft.com, "Plan to manage costs"): "if the service performs processing, you may be
+charged even if the status code isn't successful". What may be billed is billed here, so that nobody relies on less.
 """
 
 import threading

@@ -145,7 +145,7 @@ class Fault:
 
     @classmethod
     def error_event(cls, *, after: int, error_type: str | None = None, message: str | None = None) -> "Fault":
-        """Send the provider's error event after `after` events of a stream, and end it."""
+        """Send the provider's error event after `after` events of a stream, and end it; billed as ``bill`` says."""
         return cls("error_event", after=after, preset=error_type or "", message=message)
 
     @classmethod

@@ -8,6 +8,7 @@ Rules of the bill, each of which was seen in recorded traffic:
 * ``iterations`` are the bill where one of them is not a plain message: compactions, advisor and fallback messages
   stand outside the top-level usage, the latter two at a model of their own.
 * In a stream, ``message_delta`` repeats cumulative counts and wins over ``message_start`` wherever it has a value.
+  An error as the first event (``overloaded_error`` was recorded so, after status 200) says nothing of the bill.
 * Input and output are always counted; the other counts may be left out, and are zero then.
 """
 

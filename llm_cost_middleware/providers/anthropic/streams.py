@@ -72,9 +72,7 @@ class AnthropicStreamReader:
             for parsed in self._sse.flush():
                 self.feed(parsed)
         if self._start is None and not self._delta:
-            if self._error:  # before the first count: nothing was generated
-                return UsageReport(error=self._error, unbilled=True)
-            return UsageReport(warnings=("the stream carries no usage",))
+            return UsageReport(error=self._error, warnings=("the stream carries no usage",))
         # the first event has the input and the cache, the last one the output
         merged = {**(self._start or {}), **self._delta}
         complete = bool(self._finish or self._stopped) and bool(self._delta)

@@ -5,7 +5,8 @@ Rules of the bill, each of which was seen in recorded traffic:
 * ``prompt_tokens`` (``input_tokens``) includes what was read from and written to the cache, and audio.
 * Reasoning is inside the output count.
 * A chat stream carries usage only where ``stream_options.include_usage`` asked for it; a stream that fails ends in
-  zeros, which say nothing.
+  zeros, which say nothing. An error as its first event says as little: it opened with status 200, and no provider
+  says that such a stream is free.
 * Input and output are always counted (an embedding's output is what its total leaves); the other counts may be left
   out, and are zero then.
 * A background response carries no usage until it is finished, and then as often as it is retrieved.

@@ -114,7 +114,6 @@ class OpenAIStreamReader:
                 error=self._error,
                 tool_calls=None,
             )
-        silent = self._id is None and self._model is None
         note = "the stream ended before its usage came" if self._finish is None else _NO_STREAM_USAGE
         return UsageReport(
             model=self._model,
@@ -122,7 +121,6 @@ class OpenAIStreamReader:
             finish_reason=self._finish or self._status,
             error=self._error,
             pending=self._background and self._error is None,
-            unbilled=self._error is not None and silent,
             warnings=(note,),
         )
 

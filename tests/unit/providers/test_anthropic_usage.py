@@ -156,9 +156,9 @@ def test_a_stream_merges_its_start_with_the_last_cumulative_delta_and_ignores_nu
     assert (reading.finish_reason, reading.response_id, reading.model) == ("end_turn", "msg_1", "claude-sonnet-4-6")
 
 
-def test_a_stream_with_only_an_error_is_free():
+def test_a_stream_with_only_an_error_is_not_known_to_be_free():
     reading = read_usage(sse({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}))
-    assert reading.unbilled
+    assert not reading.unbilled
     assert reading.items == ()
     assert reading.error == "overloaded_error: Overloaded"
 
