@@ -19,6 +19,8 @@ from tests.integrations.litellm.owner_table import DIFFERENCES, FAULTS, SETTINGS
 
 ASK = [{"role": "user", "content": "Count to forty."}]
 MODELS = {"messages": "anthropic/claude-haiku-4-5-20251001"}
+# A backoff is drawn by chance, here below the waits that are asked for (3 s and more), as LiteLLM's first three are.
+BACKOFF = {"base_s": 0.5, "throttle_base_s": 1.0, "max_delay_s": 2.75}
 
 
 def key_of(request):
@@ -169,7 +171,7 @@ class Compared:
         expected = await Situation(self.sim, like).observed(plain, self.slept)
         # a breaker opens when nothing answers, call after call, and refuses what LiteLLM would send
         breaker = cell.setting.calls == 1
-        harness = self.make_harness(retry={"base_s": 0.5, "throttle_base_s": 1.0, "breaker": breaker})
+        harness = self.make_harness(retry=BACKOFF | {"breaker": breaker})
         ours = await Situation(self.sim, cell).observed(harness.router, self.slept)
         if difference is not None:
             expected, ours = _bare(expected), _bare(ours)
