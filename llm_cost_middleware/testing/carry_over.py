@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -61,7 +62,8 @@ class CarryOverTests:
         nano = NanoUSD(1).usd
         assert (error.budget_limit, error.carried) == (nano * (100 + carried), nano * carried if carried else None)
         assert ("carried over from the day before" in str(error)) == bool(carried)
-        (found,) = scope_balances(*self.open(clock).read(GLOBAL))
+        with closing(self.open(clock)) as again:
+            (found,) = scope_balances(*again.read(GLOBAL))
         assert (found.balance.limit_nanousd, found.balance.carried_nanousd) == (100 + carried, carried)
         room = headroom(*backend.read(GLOBAL))
         assert room is not None

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+
 import pytest
 
 from llm_cost_middleware.budget.backend import Backend
@@ -73,8 +75,8 @@ class KeptShareTests:
         budget = Budget("global", NanoUSD(100))
         for share, room in (({"tag:checkout": "0.2"}, 80), ({"tag:checkout": "0.5"}, 50), ({}, 100)):
             backend.set_budget(Budget(budget.scope, budget.limit, reserve=share))
-            again = self.open(clock)
-            stored = again.read(GLOBAL).budget_index.budgets[0]
+            with closing(self.open(clock)) as again:
+                stored = again.read(GLOBAL).budget_index.budgets[0]
             assert {scope: str(part) for scope, part in stored.shares} == share
             with pytest.raises(BudgetExceededError):
                 self._hold(backend, f"{room}+", room + 1, PLAIN)
