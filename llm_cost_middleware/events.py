@@ -7,6 +7,7 @@ from typing import Protocol
 
 from llm_cost_middleware.foresight import Foreseen, Foresight
 from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.sentences import told_when_read
 from llm_cost_middleware.usage import TokenUsage
 
 
@@ -20,6 +21,7 @@ class Event:
     """Seconds since the Unix epoch."""
 
 
+@told_when_read("reason")
 @dataclass(frozen=True, slots=True)
 class Routed(Event):
     """A model was chosen."""

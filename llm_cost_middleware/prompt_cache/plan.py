@@ -9,6 +9,7 @@ from typing import Literal
 
 from llm_cost_middleware.money import ZERO, NanoUSD, floor_picousd
 from llm_cost_middleware.request import CacheDirectives
+from llm_cost_middleware.sentences import Sentence, told_when_read, unread
 from llm_cost_middleware.typed_fields import canonical_fields, names_unknown_keys
 from llm_cost_middleware.usage import TokenUsage
 
@@ -74,6 +75,7 @@ class CachePolicy:
 DEFAULT_POLICY = CachePolicy()
 
 
+@told_when_read("reason")
 @dataclass(frozen=True, slots=True)
 class CachePlan(CacheDirectives):
     """Cache directives of one attempt, with the reason. A value: rendered on copies when the attempt is sent."""
@@ -103,12 +105,13 @@ class CachePlan(CacheDirectives):
 
     def without_marks(self) -> UnmarkedPlan:
         """The same plan with none of its marks: it writes no more than the request does by itself."""
+        why: Sentence = ("no money for the writes of {}".format, unread(self, "reason"))
         return UnmarkedPlan(
             cache_key=self.cache_key,
             retention=self.retention,
             explicit=self.explicit,
             marks_end=self.marks_end,
-            reason=f"no money for the writes of {self.reason}",
+            reason=why,
             at=self.at,
             prices=self.prices,
             given_up=len(self.marks),

@@ -28,6 +28,7 @@ from llm_cost_middleware.prompt_cache.statistics import PrefixStatistics
 from llm_cost_middleware.prompt_cache.value import CacheCandidate, Choice, choose, write_value
 from llm_cost_middleware.provider import CacheCapabilities
 from llm_cost_middleware.request import CacheBreakpoint, ModelRef
+from llm_cost_middleware.sentences import Sentence
 
 __all__ = ["NO_PLAN", "CachePlan", "CachePolicy", "CachePrices", "plan"]
 
@@ -134,6 +135,7 @@ def _marked(case: _PlanInput) -> CachePlan:
         if each.warm:
             warm_s = LIFETIME_S.get(each.warm, 0.0)
             break
+    why: Sentence = (_reason, choice.marks, choice.read)
     # The deepest pending prefix is the one to wait for: its entry covers every shorter prefix.
     waits = case.policy.warm_first and next((each for each in reversed(candidates) if each.pending), None)
     return CachePlan(
@@ -143,7 +145,7 @@ def _marked(case: _PlanInput) -> CachePlan:
         marks_end=left_on,
         expected_saving_nanousd=floor_picousd(choice.expected_value_picousd),
         expected_now_nanousd=floor_picousd(choice.read * (prices.uncached - prices.read) - choice.write_cost_picousd),
-        reason=_reason(choice),
+        reason=why,
         warm=choice.read,
         warm_s=warm_s,
         wait_for=layout.boundaries[waits.at].fingerprint if waits else None,
@@ -337,11 +339,11 @@ def _classic(case: _PlanInput, candidates: list[CacheCandidate], ttl: str) -> Ch
     return Choice(((heads[-1].at, ttl),), warm, risk, risk, int(value))
 
 
-def _reason(choice: Choice) -> str:
-    if not choice.marks:
+def _reason(marks: Sequence[tuple[int, str]], read: int) -> str:
+    if not marks:
         return "reuse is not expected to pay for a write"
-    lifetimes = "+".join(dict.fromkeys([ttl for _, ttl in choice.marks]))
-    return f"{len(choice.marks)} marks ({lifetimes}): {choice.read} tokens expected warm"
+    lifetimes = "+".join(dict.fromkeys([ttl for _, ttl in marks]))
+    return f"{len(marks)} marks ({lifetimes}): {read} tokens expected warm"
 
 
 def cache_key(layout: PromptLayout, statistics: PrefixStatistics, density: float, shortest: int) -> str | None:

@@ -14,6 +14,7 @@ from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.features import Features
 from llm_cost_middleware.routing.lanes import EvaluatedLane
+from llm_cost_middleware.sentences import told_when_read
 
 AcceptBy = Literal["check", "schema", "agreement", "no_failure"]
 """How a cheap answer of a cascade is accepted."""
@@ -35,6 +36,7 @@ class EvaluatedCandidate(Struct, frozen=True, gc=False):
     """Expected saving of a warm cache there."""
 
 
+@told_when_read("reason")
 class RoutingDecision(Struct, frozen=True, gc=False):
     """Which model or arm takes a call, and why. Numbers, names and reasons only: never a text."""
 
@@ -106,6 +108,7 @@ class RoutingDecision(Struct, frozen=True, gc=False):
 
     def to_json(self) -> str:
         """The decision as one line of JSON."""
+        lanes = [[each.lane, each.expected_nanousd, each.late_s, each.rejected] for each in self.lanes]
         return json.dumps(
             {
                 "v": FORMAT,  # keys are short and kept over renames: logs outlive the code that wrote them
@@ -138,7 +141,7 @@ class RoutingDecision(Struct, frozen=True, gc=False):
                 "shape": self.text_stats,
                 **({"left_out": self.left_out} if self.left_out else {}),
                 **({"groups": self.groups} if self.groups else {}),
-                **({"lane": self.lane, "lanes": self.lanes} if self.lane else {}),
+                **({"lane": self.lane, "lanes": lanes} if self.lane else {}),
             },
             ensure_ascii=False,
             separators=(",", ":"),

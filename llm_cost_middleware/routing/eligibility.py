@@ -13,6 +13,7 @@ from llm_cost_middleware.request import CallRequest, ModelRef
 from llm_cost_middleware.routing.features import Features
 from llm_cost_middleware.routing.history import Outputs
 from llm_cost_middleware.routing.policy import RoutingPolicy
+from llm_cost_middleware.sentences import Sentence
 
 Parameters = Literal["strict", "lenient", "ignored"]
 DEFAULT_OUTPUT = 512
@@ -121,7 +122,7 @@ class Eligibility:
         policy: RoutingPolicy,
         candidates: Sequence[Candidate],
         targets: tuple[ModelRef, ...],
-        reasons: tuple[str, ...],
+        reasons: tuple[Sentence, ...],
         cap: int | None,
         *,
         lenient: bool,
@@ -187,7 +188,7 @@ def _find_eligibility(
             and not reasons[place]
             and any(other == target and not reason for other, reason in zip(targets, reasons, strict=False))
         ):
-            reasons[place] = f"differs from {target} by what the caller states himself"
+            reasons[place] = ("differs from {} by what the caller states himself".format, target)
         targets.append(target)
     return Eligibility(
         policy, tuple(candidates), tuple(targets), tuple(reasons), request.max_tokens, lenient=parameters == "lenient"
@@ -201,13 +202,14 @@ def _rejections(
     features: Features,
     n_tiers: int,
     parameters: Parameters,
-) -> list[str]:
+) -> list[Sentence]:
     """Return for every candidate the reason why it may not take the call; empty where it may."""
     floor, ceiling = min(policy.floor or 0, n_tiers - 1), n_tiers if policy.ceiling is None else policy.ceiling
     needs, provider, wanted = features.needs, request.provider, request.max_tokens or 0
     size = features.input_tokens + wanted
     fits = None if parameters == "ignored" else Fits(request, lenient=parameters == "lenient")
     reasons = []
+    reason: Sentence
     for candidate in candidates:
         reason, most, window = "", candidate.max_output, candidate.context_window
         abroad = candidate.target.provider != provider
@@ -218,16 +220,16 @@ def _rejections(
         elif candidate.tier > ceiling:
             reason = "above the ceiling tier"
         elif needs and not candidate.capabilities.issuperset(needs):
-            reason = f"cannot take {min(frozenset(needs) - candidate.capabilities)}"
+            reason = ("cannot take {}".format, min(frozenset(needs) - candidate.capabilities))
         # What only the other provider holds or runs cannot be moved.
         elif abroad and request.has_server_side_context:
-            reason = f"the request refers to context stored at {request.provider}"
+            reason = ("the request refers to context stored at {}".format, provider)
         elif abroad and request.server_tools:
-            reason = f"the request uses server tools of {request.provider}"
+            reason = ("the request uses server tools of {}".format, provider)
         elif most is not None and wanted > most:
-            reason = f"gives at most {most:,} output tokens, {wanted:,} asked for"
+            reason = ("gives at most {:,} output tokens, {:,} asked for".format, most, wanted)
         elif window is not None and size > window:
-            reason = f"about {size:,} tokens do not fit its window of {window:,}"
+            reason = ("about {:,} tokens do not fit its window of {:,}".format, size, window)
         else:
             reason = "" if fits is None else fits.at(candidate.target).refused
         reasons.append(reason)

@@ -10,6 +10,7 @@ from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.routing.decision import EvaluatedCandidate
 from llm_cost_middleware.routing.eligibility import Eligibility
 from llm_cost_middleware.routing.history import Outputs
+from llm_cost_middleware.sentences import text
 
 
 class Evaluated(Sequence[EvaluatedCandidate]):
@@ -78,7 +79,7 @@ class Evaluated(Sequence[EvaluatedCandidate]):
         if self._affinity is not None:
             saving = NanoUSD(min(cold, self._affinity.get(target.plain, 0)))
         cost = NanoUSD(cold - saving) if saving else cold
-        return EvaluatedCandidate(target, of.candidates[place].tier, cost, of.reasons[place], saving)
+        return EvaluatedCandidate(target, of.candidates[place].tier, cost, text(of.reasons[place]), saving)
 
     def eligible(self) -> list[EvaluatedCandidate]:
         """Those that may take the call."""

@@ -15,8 +15,11 @@ from collections import OrderedDict, deque
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+from msgspec import Struct
+
 from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import ModelRef
+from llm_cost_middleware.sentences import Sentence, text, told_when_read
 
 Lane = Literal["standard", "flex"]
 LaneEnd = Literal["answered", "refused", "lost"]
@@ -65,11 +68,12 @@ class LaneOffer(NamedTuple):
     """The share of tries that it refuses, without a charge."""
     lost: float = 0.0
     """The share of tries that end without an answer, and may be billed."""
-    unfit: str = ""
+    unfit: Sentence = ""
     """Why the call may not go there; empty: it may."""
 
 
-class EvaluatedLane(NamedTuple):
+@told_when_read("rejected")
+class EvaluatedLane(Struct, frozen=True, gc=False):
     """One lane as it was weighed for a call."""
 
     lane: Lane
@@ -85,8 +89,8 @@ class LaneChoice(NamedTuple):
     """The lane in which a call begins."""
 
     lane: Lane
-    reason: str
-    """One clause."""
+    told: Sentence
+    """Why: one clause."""
     patience_s: float
     """Seconds from its start after which the caller waits no longer."""
     candidates: tuple[EvaluatedLane, ...] = ()
@@ -96,6 +100,11 @@ class LaneChoice(NamedTuple):
     """Seconds that are left to the standard lane."""
     least_s: float = 0.0
     """A shorter try than this is not worth beginning."""
+
+    @property
+    def reason(self) -> str:
+        """The clause as a text."""
+        return text(self.told)
 
     def left_s(self, elapsed_s: float) -> float:
         """The seconds that a try may take that begins now; below ``least_s``, none is to begin."""
@@ -111,24 +120,23 @@ def choose_lane(offers: Sequence[LaneOffer], patience_s: float) -> LaneChoice:
     """
     standard = offers[0]
     reserve = standard.delay.late_s * (_SAFE if standard.delay.answers else 1.0)
-    weighed = [EvaluatedLane("standard", standard.cost_nanousd, standard.delay.late_s)]
-    for offer in offers[1:]:
-        expected = _expected(offer, standard)
-        weighed.append(EvaluatedLane(offer.lane, expected, offer.delay.late_s, _against(offer, reserve, patience_s)))
-    best = min((each for each in weighed if not each.rejected), key=lambda each: each.expected_nanousd)
-    told = tuple(
-        each if each is best or each.rejected else each._replace(rejected=f"{best.lane} is expected to cost less")
-        for each in weighed
+    costs = [standard.cost_nanousd, *(_expected(offer, standard) for offer in offers[1:])]
+    against: list[Sentence] = ["", *(_against(offer, reserve, patience_s) for offer in offers[1:])]
+    best = min((at for at, why in enumerate(against) if not why), key=costs.__getitem__)
+    dearer: Sentence = ("{} is expected to cost less".format, offers[best].lane)
+    weighed = tuple(
+        EvaluatedLane(offer.lane, costs[at], offer.delay.late_s, against[at] or (dearer if at != best else ""))
+        for at, offer in enumerate(offers)
     )
-    if best.lane == "standard":
-        why = next((each.rejected for each in weighed[1:] if each.rejected), "nothing costs less")
-        return LaneChoice("standard", f"standard lane: {why}", patience_s, told)
-    offer = next(each for each in offers if each.lane == best.lane)
-    tried = f"{best.lane} lane: can wait {_length(patience_s)}, expected at {_share(best, standard)} of standard"
+    if not best:
+        why = next(filter(None, against), "nothing costs less")
+        return LaneChoice("standard", ("standard lane: {}".format, why), patience_s, weighed)
+    offer, share = offers[best], 100 * costs[best] // max(standard.cost_nanousd, 1)
+    tried = ("{} lane: can wait {}, expected at {} % of standard".format, offer.lane, (_length, patience_s), share)
     longest = min(FLEX_TIMEOUT_S, patience_s - reserve)
     if offer.delay.answers:
         longest = min(longest, max(_GENEROUS * offer.delay.late_s, _LEAST_TRY_S))
-    return LaneChoice(best.lane, tried, patience_s, told, longest, reserve, offer.delay.usual_s)
+    return LaneChoice(offer.lane, tried, patience_s, weighed, longest, reserve, offer.delay.usual_s)
 
 
 def _expected(offer: LaneOffer, standard: LaneOffer) -> NanoUSD:
@@ -138,14 +146,15 @@ def _expected(offer: LaneOffer, standard: LaneOffer) -> NanoUSD:
     return NanoUSD(((1_000 - refused) * offer.cost_nanousd + again) // 1_000)
 
 
-def _against(offer: LaneOffer, reserve_s: float, patience_s: float) -> str:
+def _against(offer: LaneOffer, reserve_s: float, patience_s: float) -> Sentence:
     if offer.unfit:
         return offer.unfit
     if offer.delay.usual_s > FLEX_TIMEOUT_S:
-        return f"{offer.lane} takes {_length(offer.delay.usual_s)} for half of its answers"
+        return "{} takes {} for half of its answers".format, offer.lane, (_length, offer.delay.usual_s)
     needed = reserve_s + offer.delay.usual_s
     if patience_s < needed:
-        return f"{_length(patience_s)} leaves no time for {offer.lane} and a way back, which take {_length(needed)}"
+        late = "{} leaves no time for {} and a way back, which take {}".format
+        return late, (_length, patience_s), offer.lane, (_length, needed)
     return ""
 
 
@@ -154,10 +163,6 @@ def _length(seconds: float) -> str:
         if seconds >= unit and seconds % unit == 0:
             return f"{seconds / unit:g} {name}"
     return f"{seconds:.3g} s"
-
-
-def _share(best: EvaluatedLane, standard: LaneOffer) -> str:
-    return f"{100 * best.expected_nanousd // max(standard.cost_nanousd, 1)} %"
 
 
 class _Tries:

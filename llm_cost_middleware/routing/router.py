@@ -24,6 +24,7 @@ from llm_cost_middleware.routing.policy import RoutingPolicy
 from llm_cost_middleware.routing.rules import PolicyInput
 from llm_cost_middleware.routing.selection import TierChoice, select_tier
 from llm_cost_middleware.routing.sites import call_site, read_site
+from llm_cost_middleware.sentences import Sentence
 
 NO_FALLBACKS: Mapping[str, str] = {}
 NO_AFFINITY: Mapping[ModelRef, int] = {}
@@ -92,7 +93,7 @@ def decide(  # noqa: C901 - one step for each thing that decides
     wanted = choice.tier
     if choice.policy == "cascade":
         choice = _cascade_or_direct(own, choice, evaluated.eligible(), site, history)
-    tier, told = choice.tier, choice.reason
+    tier, told = choice.tier, choice.told
     place = evaluated.cheapest(tier) if available is None else None
     if place is None:
         chosen = _cheapest(evaluated.eligible(), tier, available)
@@ -103,16 +104,16 @@ def decide(  # noqa: C901 - one step for each thing that decides
     if choice.chances:
         choice = _with_chance(choice, found_in, evaluated.eligible(), available)
     if found_in != tier:
-        reason += f"; no model of {own.tier_name(tier)} may take it, so {own.tier_name(found_in)}"
+        reason = ("{}; no model of {} may take it, so {}".format, told, own.tier_name(tier), own.tier_name(found_in))
     if sticky is not None and sticky != target:
         best = chosen if place is None else evaluated.entry(place)
         chosen, explanation = _beside(sticky, wanted, best, evaluated, given, history)
         target, found_in = chosen.target, chosen.tier
-        reason += explanation
+        reason = ("{}; {}".format, reason, explanation)
     if left_out := evaluated.eligibility.left_out(target, request):
-        reason += f"; without {', '.join(left_out)}, which {target} does not take"
+        reason = ("{}; without {}, which {} does not take".format, reason, (_listed, *left_out), target)
     if found_in != tier or reason is not told:
-        choice = structs.replace(choice, tier=found_in, reason=reason)
+        choice = structs.replace(choice, tier=found_in, told=reason)
     return _decision(own, choice, target, evaluated, given, context, left_out)
 
 
@@ -132,10 +133,11 @@ def _without_takers(
     request, features = given.request, given.features
     home = _home(request)
     if home is not None and _evaluate(candidates, policy, request, features, parameters="ignored").takers:
-        reasons = ", ".join(dict.fromkeys(c.rejected for c in evaluated))
-        choice = TierChoice(
-            -1, None, f"stays with the model that it names: no other takes it ({reasons})", policy="home"
+        told = (
+            "stays with the model that it names: no other takes it ({})".format,
+            (_listed, *evaluated.eligibility.reasons),
         )
+        choice = TierChoice(-1, None, told, policy="home")
         return _decision(policy, choice, home, evaluated, given, context)
     if policy.on_unsupported == "leave_out":
         outputs = context.history.outputs(given.site) if context.history is not None else NO_OUTPUTS
@@ -161,7 +163,8 @@ def _named(
             unreached = candidates.out_of_reach(forced)
         if refused := unreached or fit(request, forced).refused:
             raise NoEligibleModelError({str(forced): refused})
-        choice = TierChoice(-1, None, f"{request.context.forced_model} was forced for this call", policy="force")
+        told = ("{} was forced for this call".format, request.context.forced_model)
+        choice = TierChoice(-1, None, told, policy="force")
         return _decision(policy, choice, forced, (), given, context)
     if request.model_pinned:
         pinned = ModelRef(request.provider, request.model)
@@ -177,19 +180,19 @@ def _beside(
     evaluated: Evaluated,
     given: PolicyInput,
     history: SiteHistory | None,
-) -> tuple[EvaluatedCandidate, str]:
+) -> tuple[EvaluatedCandidate, Sentence]:
     """The model to use in a conversation that has used another one so far, and the reason as a clause."""
     eligible = evaluated.eligible()
     current = next((c for c in eligible if c.target == sticky), None)
     if current is None:  # another arm of its model has the same cache
         current = next((c for c in eligible if c.target.plain == sticky.plain), None)
     if current is None:
-        return chosen, f"; {sticky} of this conversation may not take it"
+        return chosen, ("{} of this conversation may not take it".format, sticky)
     if wanted > current.tier < chosen.tier:
         # Staying keeps a warm cache, which is a question of price between models that may both answer. Which may is the
         # policy's to say, at any turn.
         lost = NanoUSD(current.cache_saving_nanousd)
-        return chosen, f"; leaves {sticky} of this conversation for it, and a warm cache worth {lost}"
+        return chosen, ("leaves {} of this conversation for it, and a warm cache worth {}".format, sticky, lost)
     least = Mean(history.least_output(given.site) if history else 0)
     cost = {c.target: c.expected_nanousd or 0 for c in evaluated.at_lengths({None: least})}
     return _stay_or_switch(chosen, current, NanoUSD(cost[current.target] - cost[chosen.target]))
@@ -293,14 +296,14 @@ def _cascade_or_direct(
         prior=PRIOR_UNFAILED if policy.watches_failures else PRIOR_ACCEPTED,
     )  # fmt: skip
     if worth:
-        return structs.replace(choice, reason=f"{choice.reason}: expected to save {saving} a call")
-    reason = f"asking a cheap model first does not pay at {site}: {accepted:.0%} of {seen} accepted, {saving} a call"
-    return structs.replace(choice, tier=strong.tier, reason=reason)
+        return structs.replace(choice, told=("{}: expected to save {} a call".format, choice.told, saving))
+    why = "asking a cheap model first does not pay at {}: {:.0%} of {} accepted, {} a call".format
+    return structs.replace(choice, tier=strong.tier, told=(why, site, accepted, seen, saving))
 
 
 def _stay_or_switch(
     best: EvaluatedCandidate, current: EvaluatedCandidate, short_saving: NanoUSD
-) -> tuple[EvaluatedCandidate, str]:
+) -> tuple[EvaluatedCandidate, Sentence]:
     """Change the model inside a conversation only when that saves more than the warm cache it discards.
 
     Args:
@@ -317,9 +320,14 @@ def _stay_or_switch(
     saved = NanoUSD(min(here - there, short_saving))
     lost = NanoUSD(current.cache_saving_nanousd - best.cache_saving_nanousd)
     if saved > lost and saved > 0:
-        return best, f"; leaves {current.target}: the switch saves {saved} and loses a warm cache worth {lost}"
-    why = f"a switch to {best.target} saves {saved if saved > 0 else 'nothing'}"
-    return current, f"; stays with {current.target} in this conversation: {why} and loses a warm cache worth {lost}"
+        leaves = "leaves {}: the switch saves {} and loses a warm cache worth {}".format
+        return best, (leaves, current.target, saved, lost)
+    stays = "stays with {} in this conversation: a switch to {} saves {} and loses a warm cache worth {}".format
+    return current, (stays, current.target, best.target, saved if saved > 0 else "nothing", lost)
+
+
+def _listed(*names: str) -> str:
+    return ", ".join(dict.fromkeys(names))
 
 
 def _decision(
@@ -341,7 +349,7 @@ def _decision(
         ngrams, stats, groups = tuple(sorted(reading.ngrams.elements())), reading.stats, given.groups
     return RoutingDecision(
         context.call_id, given.now, target, tier, policy.tier_name(tier) if tier >= 0 else choice.policy, choice.policy,
-        policy.version, choice.reason, choice.score, choice.propensity, given.site, given.request.model, given.features,
+        policy.version, choice.told, choice.score, choice.propensity, given.site, given.request.model, given.features,
         evaluated, ngrams, stats, left_out, "", (), groups,
     )  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from random import Random
 
 from msgspec import Struct, structs
@@ -11,10 +10,10 @@ from llm_cost_middleware.routing.complexity import TextReading, read_text
 from llm_cost_middleware.routing.features import Features, last_user_text
 from llm_cost_middleware.routing.policy import RoutingPolicy
 from llm_cost_middleware.routing.rules import PolicyInput, first_match
+from llm_cost_middleware.sentences import Sentence, text
 
 # Exploration stops below this share of the tightest budget: a random tier may cost more than the chosen one.
 MIN_BUDGET_SHARE_TO_EXPLORE = 0.2
-_GROUPED = 1_000  # from there on a number is told in groups, which costs ten times as much as telling it
 
 
 class TierChoice(Struct, frozen=True, gc=False):
@@ -22,13 +21,19 @@ class TierChoice(Struct, frozen=True, gc=False):
 
     tier: int
     score: float | None
-    reason: str
+    told: Sentence
+    """The reason."""
     propensity: float = 1.0
     policy: str = "threshold"
     reading: TextReading | None = None
     """The text as it was read to score it."""
     chances: tuple[float, ...] = ()
     """Where exploration drew: the probability of each tier, from the lowest."""
+
+    @property
+    def reason(self) -> str:
+        """The reason as a text."""
+        return text(self.told)
 
 
 def select_tier(policy: RoutingPolicy, given: PolicyInput, n_tiers: int, rng: Random | None = None) -> TierChoice:
@@ -60,7 +65,8 @@ def within_bounds(policy: RoutingPolicy, choice: TierChoice, n_tiers: int) -> Ti
     if tier == choice.tier:
         return choice
     bound = "floor" if tier > choice.tier else "ceiling"
-    return structs.replace(choice, tier=tier, reason=f"{choice.reason}; the {bound} makes it {policy.tier_name(tier)}")
+    told = ("{}; the {} makes it {}".format, choice.told, bound, policy.tier_name(tier))
+    return structs.replace(choice, tier=tier, told=told)
 
 
 def _bounds(policy: RoutingPolicy, n_tiers: int) -> tuple[int, int]:
@@ -73,13 +79,14 @@ def _bounds(policy: RoutingPolicy, n_tiers: int) -> tuple[int, int]:
 
 
 def _by_kind(policy: RoutingPolicy, given: PolicyInput, low: int, top: int) -> TierChoice:
+    told: Sentence
     if policy.watches_failures:
         by_size = _by_threshold(policy, given.features, low)
         request = given.request
         if by_size.tier > low or request.stream or request.size_only:  # a stream is with its caller before it fails
             return by_size
-        reason = f"{by_size.reason}; stronger if the answer visibly fails"
-        return structs.replace(by_size, reason=reason, policy="cascade")
+        told = ("{}; stronger if the answer visibly fails".format, by_size.told)
+        return structs.replace(by_size, told=told, policy="cascade")
     if policy.kind == "cascade":
         return TierChoice(low, None, "cheap first, stronger if the answer is not accepted", policy="cascade")
     if policy.kind == "learned" and policy.learned is not None:
@@ -87,17 +94,15 @@ def _by_kind(policy: RoutingPolicy, given: PolicyInput, low: int, top: int) -> T
         reading = read_text(last_user_text(given.request))
         scored = policy.learned.score_reading(reading, given.site, given.groups)
         if fallen:
-            reason = f"the learned policy has fallen back to the stronger model: {fallen}"
-            return TierChoice(policy.learned.strong_tier, scored.score, reason, policy="learned", reading=reading)
-        sign = "≥" if scored.strong else "<"
-        reason = (
-            f"expected gain of the stronger model {scored.score:+.3f} {sign} {scored.threshold:+.3f} at {given.site}"
-        )
-        return TierChoice(policy.learned.tier_of(scored), scored.score, reason, policy="learned", reading=reading)
+            told = ("the learned policy has fallen back to the stronger model: {}".format, fallen)
+            return TierChoice(policy.learned.strong_tier, scored.score, told, policy="learned", reading=reading)
+        gain = "expected gain of the stronger model {:+.3f} {} {:+.3f} at {}".format
+        told = (gain, scored.score, "≥" if scored.strong else "<", scored.threshold, given.site)
+        return TierChoice(policy.learned.tier_of(scored), scored.score, told, policy="learned", reading=reading)
     if policy.kind == "rules":
         rule = first_match(policy.rules, given)
         if rule is not None:
-            return TierChoice(top if rule.tier < 0 else rule.tier, None, f"rule {rule}", policy="rules")
+            return TierChoice(top if rule.tier < 0 else rule.tier, None, ("rule {}".format, rule), policy="rules")
     return _by_threshold(policy, given.features, low)
 
 
@@ -107,18 +112,14 @@ def _by_threshold(policy: RoutingPolicy, features: Features, low: int) -> TierCh
     by_length, by_items = length / long, items / many
     score = by_length if by_length >= by_items else by_items  # noqa: FURB136 - calling max() costs more
     if length >= long:
-        reason = f"{length:,} characters ≥ {long:,}"
-    elif items >= many:
-        reason = f"{_batch(items)} ≥ {many:,}"
-    else:
-        told = f"{length}" if length < _GROUPED else f"{length:,}"
-        return TierChoice(low, score, told + _below(long, many, items))
-    return TierChoice(low + 1, score, reason)
+        return TierChoice(low + 1, score, ("{:,} characters ≥ {:,}".format, length, long))
+    if items >= many:
+        return TierChoice(low + 1, score, ("{} ≥ {:,}".format, (_batch, items), many))
+    return TierChoice(low, score, (_below, length, long, items, many))
 
 
-@lru_cache(maxsize=256)  # a number is grouped in a thousand instructions, and there are three in nearly every call
-def _below(text_threshold: int, item_threshold: int, items: int) -> str:
-    return f" characters < {text_threshold:,} and {_batch(items)} < {item_threshold:,}"
+def _below(length: int, text_threshold: int, items: int, item_threshold: int) -> str:
+    return f"{length:,} characters < {text_threshold:,} and {_batch(items)} < {item_threshold:,}"
 
 
 def _batch(items: int) -> str:
@@ -141,4 +142,4 @@ def _explore(policy: RoutingPolicy, choice: TierChoice, low: int, high: int, rng
     choice = structs.replace(choice, propensity=chances[tier], chances=chances)
     if tier == choice.tier:
         return choice
-    return structs.replace(choice, tier=tier, reason=f"explored, instead of: {choice.reason}")
+    return structs.replace(choice, tier=tier, told=("explored, instead of: {}".format, choice.told))

@@ -25,6 +25,7 @@ from llm_cost_middleware.retry.policy import RetryPolicy
 from llm_cost_middleware.routing.eligibility import DEFAULT_OUTPUT
 from llm_cost_middleware.routing.lanes import Lane, LaneEnd, LaneHistory, LaneOffer, choose_lane
 from llm_cost_middleware.routing.policy import RoutingPolicy
+from llm_cost_middleware.sentences import Sentence, unread
 from llm_cost_middleware.usage import TokenUsage
 
 LANE = "lane"
@@ -108,7 +109,7 @@ class LaneStage:
             delay, shares = self._history.delay(target, _FLEX), self._history.shares(target, _FLEX, now)
             flex = LaneOffer(_FLEX, self._cost(call, target, _FLEX) or NanoUSD(0), delay, *shares, unfit)
             choice = choose_lane((standard, flex), patience)
-        told = f"{call.decision.reason}; {choice.reason}"
+        told = ("{}; {}".format, unread(call.decision, "reason"), choice.told)
         decision = call.decision._replace(lane=choice.lane, lanes=choice.candidates, reason=told)
         taken: frozenset[ModelRef] = frozenset()
         if choice.lane == _FLEX and not self._settings.observe:  # an observer leaves the request as it is
@@ -123,7 +124,7 @@ class LaneStage:
         left = call.lane.left_s(self._clock.monotonic() - call.started_at)
         return call if left >= call.lane.least_s else replace(call, flex_at=frozenset())
 
-    def _unfit(self, request: CallRequest, target: ModelRef) -> str:
+    def _unfit(self, request: CallRequest, target: ModelRef) -> Sentence:
         """Why a call may not go to flex at a model; empty where it may."""
         stated = request.settings.get("service_tier", request.params.get("service_tier"))
         terms, sent = request.retry_terms, self._settings.sent_tiers.get(target.provider)
@@ -131,13 +132,13 @@ class LaneStage:
         served = request.endpoint_at(target) if request.endpoint_at is not None else request.endpoint
         endpoint = served or request.endpoint
         if stated is not None or sent not in _UNSAID:
-            return f"service_tier = {stated or sent!r} is asked for"
+            return "service_tier = {} is asked for".format, repr(stated or sent)
         if known is None or _FLEX not in known.service_tiers:
-            return f"{target.model} does not sell flex"
+            return "{} does not sell flex".format, target.model
         if target.provider != "openai" or not {endpoint, request.endpoint} <= _ENDPOINTS:
-            return f"{endpoint} takes no flex"
+            return "{} takes no flex".format, endpoint
         if known.endpoints and endpoint not in known.endpoints:
-            return f"{target.model} is not served at {endpoint}"
+            return "{} is not served at {}".format, target.model, endpoint
         if request.is_bare(target):
             return "a gateway is sent what the caller wrote"
         if request.params.get("batch") or request.settings.get("background"):

@@ -41,6 +41,7 @@ from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.observers.logging import LOGGER, LoggingObserver
 from llm_cost_middleware.provider import Failure
 from llm_cost_middleware.request import ModelRef
+from llm_cost_middleware.sentences import unread
 from llm_cost_middleware.tracker import Booked, CostRecord, CostTracker
 from llm_cost_middleware.usage import TokenUsage
 
@@ -173,7 +174,7 @@ class CallRecorder:
         self.emit(
             Routed(
                 call.id, self._clock.now(), str(decision.target), call.request.model, decision.tier_name,
-                decision.policy, decision.reason,
+                decision.policy, unread(decision, "reason"),
             )
         )  # fmt: skip
 

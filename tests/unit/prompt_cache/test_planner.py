@@ -7,6 +7,7 @@ from llm_cost_middleware.prompt_cache.plan import CachePlan, CachePolicy, CacheP
 from llm_cost_middleware.prompt_cache.planner import NO_PLAN, plan
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import BlockRef, CallRequest, Message, ModelRef, Part
+from llm_cost_middleware.sentences import unread
 
 SOL = ModelRef("openai", "gpt-5.6-sol")
 SOL_PRICES = CachePrices(400_000, {"30m": 5_000_000}, 4_000_000)
@@ -54,6 +55,20 @@ def test_an_agent_is_marked_from_its_first_call_and_the_mark_moves(conversation,
         assert made.marks[-1].position == BlockRef("messages", 2 * turn - 2, 0)
         assert made.warm > 0
         assert made.expected_now_nanousd > 0
+
+
+def test_a_plan_says_why_when_it_is_asked(conversation, player):
+    play = player()
+    first, second = (play.call(conversation(turn, tools=4, results=True), after=5.0) for turn in (1, 3))
+    for made in (first, second):
+        assert not isinstance(unread(made, "reason"), str)
+        lifetimes = "+".join(dict.fromkeys(mark.ttl for mark in made.marks))
+        assert made.reason == f"{len(made.marks)} marks ({lifetimes}): {made.warm} tokens expected warm"
+    assert second.without_marks().reason == f"no money for the writes of {second.reason}"
+    (left,) = {play.call(conversation(1, system=f"{at:04}" * 2_000), after=10.0).reason for at in range(60)} - {
+        "1 marks (5m): 0 tokens expected warm"
+    }
+    assert left == "reuse is not expected to pay for a write"
 
 
 def test_heads_that_never_come_back_are_soon_left_alone(conversation, player):
