@@ -1,13 +1,10 @@
-"""What a configuration has listen to a pipeline: its alerts, its metrics."""
+"""What a configuration has listen to a pipeline: its alerts, its metrics. Each is imported where it is configured."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
-from llm_cost_middleware.alerts.channels import open_channel
-from llm_cost_middleware.alerts.service import AlertService
 from llm_cost_middleware.budget.ledger import Ledger
 from llm_cost_middleware.budget.ledger.leased import leased_balances
 from llm_cost_middleware.budget.rules import ScopeBalance
@@ -16,9 +13,12 @@ from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.sections import MetricsConfig
 from llm_cost_middleware.events import AlertRaised, Event
 from llm_cost_middleware.fork import ForkSafeLock
-from llm_cost_middleware.observers.otel import OpenTelemetryObserver
-from llm_cost_middleware.observers.prometheus import PrometheusEndpoint, check_installed
 from llm_cost_middleware.pricing.catalogue import Catalogue
+
+if TYPE_CHECKING:
+    from llm_cost_middleware.alerts.service import AlertService
+    from llm_cost_middleware.observers.otel import OpenTelemetryObserver
+    from llm_cost_middleware.observers.prometheus import PrometheusEndpoint
 
 _FRESH_S = 10.0
 
@@ -47,9 +47,10 @@ class Listeners:
         emit: Callable[[AlertRaised], None],
         observers: Iterable[Any] = (),
     ) -> None:
-        self._make = partial(AlertService, ledger=ledger, catalogue=catalogue, clock=clock, emit=emit)
-        self.alerts = self._make(config.alerts) if config.alerts else None
-        self.metrics = _metrics_of(config.metrics)
+        self._told_by = ledger, catalogue, clock, emit
+        self.alerts = self._make(config) if config.alerts else None
+        self._endpoints = tuple(_endpoints_of(config.metrics))
+        self.metrics: tuple[Any, ...] = (*_observers_of(config.metrics), *self._endpoints)
         self._balances = Balances(ledger, clock)
         for observer in (*observers, *self.metrics):
             if hasattr(observer, "watch_ledger"):
@@ -57,20 +58,24 @@ class Listeners:
 
     only_warnings = True
 
+    def _make(self, config: CostConfig) -> AlertService:
+        from llm_cost_middleware.alerts.service import AlertService
+
+        return AlertService(config.alerts, *self._told_by)
+
     def start(self) -> None:
         """Begin to look and to serve, in threads."""
         if self.alerts is not None:
             self.alerts.start()
-        for observer in self.metrics:
-            if isinstance(observer, PrometheusEndpoint):
-                observer.start()
+        for endpoint in self._endpoints:
+            endpoint.start()
 
     def take_up(self, config: CostConfig) -> None:
         """Listen as another configuration says. Raises as the class does, and changes nothing then."""
         if self.alerts is not None:
             self.alerts.take_up(config.alerts)
         elif config.alerts:
-            self.alerts = self._make(config.alerts)
+            self.alerts = self._make(config)
             self.alerts.start()
 
     def on_event(self, event: Event) -> None:
@@ -83,9 +88,8 @@ class Listeners:
         self._balances.close()
         if self.alerts is not None:
             self.alerts.close()
-        for observer in self.metrics:
-            if isinstance(observer, PrometheusEndpoint):
-                observer.close()
+        for endpoint in self._endpoints:
+            endpoint.close()
 
 
 class Balances:
@@ -115,25 +119,33 @@ class Balances:
             return known
 
 
-def _metrics_of(options: MetricsConfig) -> tuple[Any, ...]:
-    found: list[Any] = []
+def _observers_of(options: MetricsConfig) -> Iterator[OpenTelemetryObserver]:
     if options.opentelemetry:
-        found.append(OpenTelemetryObserver(dimensions=options.dimensions, most_values=options.most_values))
+        from llm_cost_middleware.observers.otel import OpenTelemetryObserver
+
+        yield OpenTelemetryObserver(dimensions=options.dimensions, most_values=options.most_values)
+
+
+def _endpoints_of(options: MetricsConfig) -> Iterator[PrometheusEndpoint]:
     if options.prometheus_port is not None:
-        found.append(
-            PrometheusEndpoint(
-                options.prometheus_port, ports=options.prometheus_ports, host=options.prometheus_host,
-                dimensions=options.dimensions, most_values=options.most_values,
-            )
+        from llm_cost_middleware.observers.prometheus import PrometheusEndpoint
+
+        yield PrometheusEndpoint(
+            options.prometheus_port, ports=options.prometheus_ports, host=options.prometheus_host,
+            dimensions=options.dimensions, most_values=options.most_values,
         )  # fmt: skip
-    return tuple(found)
 
 
 def check_listeners(config: CostConfig) -> None:
     """Check that all of it can be had, before anything is opened. Raises as ``Listeners``."""
-    for target in {target for rule in config.alerts for target in rule.to}:
-        open_channel(target)
+    if config.alerts:
+        from llm_cost_middleware.alerts.channels import open_channel
+
+        for target in {target for rule in config.alerts for target in rule.to}:
+            open_channel(target)
     if config.metrics.opentelemetry or config.metrics.prometheus_port is not None:
+        from llm_cost_middleware.observers.prometheus import check_installed
+
         check_installed(prometheus=config.metrics.prometheus_port is not None)
 
 

@@ -33,7 +33,7 @@ from llm_cost_middleware.lifecycle.settling import Settling
 from llm_cost_middleware.lifecycle.shadow import Shadows
 from llm_cost_middleware.lifecycle.stages import Stages
 from llm_cost_middleware.lifecycle.state import CallOutcome, CallReport, ReservedAttempt, RoutedCall, Settings
-from llm_cost_middleware.lifecycle.warm_up import WarmUp
+from llm_cost_middleware.lifecycle.warm_up import WarmUp, load_tables
 from llm_cost_middleware.named_tuples import made
 from llm_cost_middleware.providers import NAMES, get_provider
 from llm_cost_middleware.request import CallContext, CallRequest, CallResult, InputCounter, ModelRef
@@ -147,8 +147,9 @@ class CallFlow:
         """
 
         def load() -> None:
+            load_tables()
             for name in NAMES:
-                with suppress(Exception):  # a provider of one's own that cannot be loaded: its first call says so
+                with suppress(Exception):  # as there
                     rules = get_provider(name)
                     self._look_up(rules.read_request(_ANY, rules.endpoints[0]), frozenset(NAMES))
                     self.stages.health.classify(TimeoutError(), ModelRef(name, ""))  # the errors of every platform

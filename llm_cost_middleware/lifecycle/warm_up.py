@@ -11,9 +11,16 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 
-from llm_cost_middleware.event_loops import other_loop, result_of
+from llm_cost_middleware.capabilities import read_table as read_capabilities
+from llm_cost_middleware.event_loops import make_way, other_loop, result_of
 from llm_cost_middleware.lifecycle.drivers import running_loop
+from llm_cost_middleware.limits import read_table as read_limits
+from llm_cost_middleware.platform import PLATFORMS, find_platform
+from llm_cost_middleware.pricing.genai import installed_version
+from llm_cost_middleware.pricing.overlay import packaged
+from llm_cost_middleware.providers import NAMES, get_provider
 
 _PATIENCE_S = 5.0
 _threads: set[threading.Thread] = set()
@@ -28,6 +35,19 @@ def _let_end() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_let_end)
+
+
+def load_tables() -> None:
+    """Load what calls look up, a millisecond or two at a time: an event loop gets its turn between two pieces."""
+    by_provider = get_provider, read_limits, read_capabilities
+    pieces: list[Callable[[], object]] = [partial(load, name) for load in by_provider for name in NAMES]
+    pieces += [partial(find_platform, name) for name in PLATFORMS]
+    pieces += packaged, installed_version
+    for piece in pieces:
+        make_way()
+        with suppress(Exception):  # a provider of one's own that cannot be loaded: its first call says so
+            piece()
+    make_way()
 
 
 class WarmUp:

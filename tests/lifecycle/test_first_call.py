@@ -76,6 +76,47 @@ def test_the_first_call_stream_retry_and_refusal_load_nothing_on_the_event_loop(
     assert ran.stdout.split("\n") == ["", ""]
 
 
+STEPS = """
+import asyncio, sys, threading, time
+from llm_cost_middleware import CostConfig, CostPipeline
+
+steps = [{"modules": 0, "tables": 0}]
+
+def look(frame, event, given):
+    code = frame.f_code
+    if event == "c_call" and given is time.sleep:
+        steps.append({"modules": 0, "tables": 0})
+    elif event == "call" and code.co_name in {"<module>", "loads"}:
+        steps[-1]["modules" if code.co_name == "<module>" else "tables"] += 1
+
+async def main():
+    pipeline = CostPipeline(CostConfig())
+    while not pipeline._flow.is_ready:
+        await asyncio.sleep(0.01)
+
+threading.setprofile(look)
+asyncio.run(main())
+most = {kind: max(step[kind] for step in steps) for kind in steps[0]}
+assert sum(step["modules"] for step in steps) > 20 and sum(step["tables"] for step in steps) > 4, steps
+assert most["modules"] <= 10 and most["tables"] == 1, steps
+assert not any(step["modules"] and step["tables"] for step in steps), steps
+"""
+
+
+def test_the_thread_that_loads_makes_way_before_each_package_and_each_table():
+    """An event loop may wait as long as the longest of its steps."""
+    ran = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_a_pipeline_is_made_of_no_more_than_it_needs():
+    """It may be made on an event loop, which waits for what is imported meanwhile."""
+    program = "import sys, llm_cost_middleware as m; m.CostPipeline(m.CostConfig()); print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    listeners = {f"llm_cost_middleware.{name}" for name in ("alerts.channels", "alerts.service", "observers.otel")}
+    assert not {*listeners, "llm_cost_middleware.reports", "http.client", "regex"}.intersection(ran.stdout.split())
+
+
 UNDER_TRIO = """
 import sys, threading, trio
 sys.path.insert(0, "tests/benchmarks")
