@@ -66,6 +66,7 @@ class Settled(Event):
     scopes: tuple[str, ...] = ()
 
 
+@told_when_read("reason")
 @dataclass(frozen=True, slots=True)
 class Voided(Event):
     """An attempt that was certainly not billed gave its reservation back."""
@@ -79,6 +80,7 @@ class Voided(Event):
     """Why it failed, as a sentence."""
 
 
+@told_when_read("reason")
 @dataclass(frozen=True, slots=True)
 class Retried(Event):
     """An attempt failed and another follows."""
@@ -100,6 +102,7 @@ class Escalated(Event):
     next_model: str
 
 
+@told_when_read("reason")
 @dataclass(frozen=True, slots=True)
 class CallFailed(Event):
     """A call ended in an error."""

@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple, Protocol
 
 from llm_cost_middleware.cache_marks import CacheFields
 from llm_cost_middleware.request import Attempt, CallRequest, Endpoint
+from llm_cost_middleware.sentences import told_when_read, unread
 from llm_cost_middleware.usage import UsageReport
 
 
@@ -42,6 +43,7 @@ class FailureKind(StrEnum):
 Billed = Literal["no", "yes", "unknown"]
 
 
+@told_when_read("reason")
 @dataclass(frozen=True, slots=True)
 class Failure:
     """What a failure means: whether a retry can help, when, and whether the attempt was billed."""
@@ -54,6 +56,10 @@ class Failure:
     """``no``: void the reservation. ``yes``: usage is known or a bill is certain. ``unknown``: book the reservation."""
     reason: str
     """One sentence: what was seen, and which rule decided."""
+
+    def changed(self, **changes: Any) -> Failure:
+        """The same with other fields; a reason that nobody has read stays unread."""
+        return replace(self, **{"reason": unread(self, "reason"), **changes})
 
 
 class ErrorRule(NamedTuple):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from functools import partial
 
 from llm_cost_middleware.budget.ledger import SettlementStatus
@@ -36,6 +35,7 @@ from llm_cost_middleware.provider import Failure, FailureKind
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.retry.flex import as_flex
 from llm_cost_middleware.routing.signals import PARSE_FAILED
+from llm_cost_middleware.sentences import unread
 from llm_cost_middleware.usage import FAILED_LOCALLY, LOST_LOCALLY, NOT_SENT, TokenUsage, UsageReport, attached_usage
 
 _log = logging.getLogger(__name__)
@@ -69,15 +69,15 @@ class Settling:
         reading = attached_usage(error)
         if reading is not None and reading.in_vain:
             billed = "no" if reading.unbilled else failure.billed
-            failure = replace(failure, kind=FailureKind.UNKNOWN, retryable=False, billed=billed)
+            failure = failure.changed(kind=FailureKind.UNKNOWN, retryable=False, billed=billed)
         if reserved.quote.lane:
             failure = as_flex(failure, error)
         yield from self._resolve_failed(call, report, reserved, failure, reading, retry_tokens)
         lane = stages.lanes.after_failure(call, report, reserved, failure)
         if lane is not None:
             stages.health.not_sent(call, target)
-            told = replace(failure, reason=f"{failure.reason}; {lane.reason}")
-            stages.record.retried(reserved, told, lane.delay_s, reserved.arm)
+            why = ("{}; {}".format, unread(failure, "reason"), unread(lane, "reason"))
+            stages.record.retried(reserved, failure.changed(reason=why), lane.delay_s, reserved.arm)
             if lane.delay_s > 0:
                 yield Sleep(lane.delay_s)
             return reserved.arm, 0
@@ -90,7 +90,7 @@ class Settling:
         }  # fmt: skip
         decision = stages.health.decide_retry(call, reserved, failure, tuple(others), error, report.flex_tries)
         if decision.action == "raise" or call.sent_externally:
-            stages.record.failed(reserved, failure, decision.reason)
+            stages.record.failed(reserved, failure, unread(decision, "reason"))
             if failure.retry_after and isinstance(error, Exception):
                 error.add_note(f"llm_cost_middleware: the provider asks to retry after {failure.retry_after:g} s")
             return None, 0

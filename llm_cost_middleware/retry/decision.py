@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from random import Random
 from typing import Literal, NamedTuple
 
+from msgspec import Struct
+
 from llm_cost_middleware.provider import Failure, FailureKind
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.retry.policy import RetryPolicy
 from llm_cost_middleware.retry.state import RetryState
+from llm_cost_middleware.sentences import Sentence, told_when_read
 
 _K = FailureKind
 _MODEL_SPECIFIC = frozenset({_K.RATE_LIMITED, _K.OVERLOADED, _K.CONTEXT_OVERFLOW})
@@ -21,7 +24,8 @@ _MODEL_SPECIFIC = frozenset({_K.RATE_LIMITED, _K.OVERLOADED, _K.CONTEXT_OVERFLOW
 RetryRule = Literal["retryable", "fallback", "delivered", "not_retryable", "attempts", "deferred", "deadline", "quota"]
 
 
-class RetryDecision(NamedTuple):
+@told_when_read("reason")
+class RetryDecision(Struct, frozen=True, gc=False):
     """Action after a failed attempt."""
 
     action: Literal["retry", "fallback", "raise"]
@@ -69,17 +73,18 @@ def decide(policy: RetryPolicy, state: RetryState, failed: FailedAttempt, rng: R
     """
     failure, target, attempt = failed.failure, failed.target, failed.attempt
     if failed.delivered:
-        return _raise("delivered", f"{failure.kind}, and a part of the answer was handed on")
+        return _raise("delivered", ("{}, and a part of the answer was handed on".format, failure.kind))
     if failure.kind is _K.CANCELLED:
         return _raise("not_retryable", "the call was cancelled")
     if attempt >= policy.max_attempts:
-        return _raise("attempts", f"{failure.kind} after {attempt} of {policy.max_attempts} attempts")
+        return _raise("attempts", ("{} after {} of {} attempts".format, failure.kind, attempt, policy.max_attempts))
     other = _choose_fallback(policy, state, failed)
     rule: RetryRule
+    why: Sentence
     if not failure.retryable or (policy.retry_on is not None and failure.kind not in policy.retry_on):
-        rule, why = "not_retryable", f"a retry does not help against {failure.kind}"
+        rule, why = "not_retryable", ("a retry does not help against {}".format, failure.kind)
     elif other is not None and attempt + 1 == policy.max_attempts:
-        rule, why = "attempts", f"{failure.kind}, and one attempt is left"
+        rule, why = "attempts", ("{}, and one attempt is left".format, failure.kind)
     else:
         delay = policy.backoff(failure, attempt, rng)
         if closed := state.seconds_until_probe(target, now=failed.now):
@@ -89,26 +94,30 @@ def decide(policy: RetryPolicy, state: RetryState, failed: FailedAttempt, rng: R
         if rule == "retryable":
             cost = state.acquire(target.provider, failure.kind)
             if cost is not None:
-                return RetryDecision("retry", delay, target, f"{failure.kind}, again in {delay:.1f} s", rule, cost)
-            rule, why = "quota", f"{failure.kind}, and the retry quota of {target.provider} is used up"
+                why = ("{}, again in {:.1f} s".format, failure.kind, delay)
+                return RetryDecision("retry", delay, target, why, rule, cost)
+            used_up = "{}, and the retry quota of {} is used up".format
+            rule, why = "quota", (used_up, failure.kind, target.provider)
     if other is not None and failed.elapsed_s < policy.deadline_s:
-        return RetryDecision("fallback", 0.0, other, f"{why}: on to {other}", "fallback")
+        why = ("{}: on to {}".format, why, other)
+        return RetryDecision("fallback", 0.0, other, why, "fallback")
     return _raise(rule, why)
 
 
-def _raise(rule: RetryRule, why: str) -> RetryDecision:
+def _raise(rule: RetryRule, why: Sentence) -> RetryDecision:
     return RetryDecision("raise", 0.0, None, why, rule)
 
 
-def _check_time(policy: RetryPolicy, failed: FailedAttempt, delay: float) -> tuple[RetryRule, str]:
+def _check_time(policy: RetryPolicy, failed: FailedAttempt, delay: float) -> tuple[RetryRule, Sentence]:
     """Return why a retryable failure cannot be retried in time, or ``retryable``."""
     failure = failed.failure
     asked = failure.retry_after or 0.0
     if asked > policy.max_retry_after_s:
-        limit = policy.max_retry_after_s
-        return "deferred", f"{failure.kind}, and a wait of {asked:g} s is asked for, more than {limit:g} s"
+        long = "{}, and a wait of {:g} s is asked for, more than {:g} s".format
+        return "deferred", (long, failure.kind, asked, policy.max_retry_after_s)
     if failed.elapsed_s + delay >= policy.deadline_s:
-        return "deadline", f"{failure.kind}, and the deadline of {policy.deadline_s:g} s leaves no time"
+        late = "{}, and the deadline of {:g} s leaves no time".format
+        return "deadline", (late, failure.kind, policy.deadline_s)
     return "retryable", ""
 
 

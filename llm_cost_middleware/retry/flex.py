@@ -8,11 +8,13 @@ what flex lacks says nothing of the standard tier.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 from typing import Literal, NamedTuple
 
+from msgspec import Struct
+
 from llm_cost_middleware.provider import Failure, FailureKind
+from llm_cost_middleware.sentences import Sentence, told_when_read
 
 _K = FailureKind
 _CAPACITY = frozenset({_K.RATE_LIMITED, _K.OVERLOADED})
@@ -39,7 +41,8 @@ class FlexTry(NamedTuple):
     """A shorter try is not worth beginning."""
 
 
-class NextLane(NamedTuple):
+@told_when_read("reason")
+class NextLane(Struct, frozen=True, gc=False):
     """What follows it."""
 
     action: Literal["flex", "standard"]
@@ -54,15 +57,18 @@ def after_flex(failed: FlexTry, rng: Random) -> NextLane | None:
     failure = failed.failure
     if failure.kind not in _TO_STANDARD:
         return None
+    told: Sentence
     if failure.kind in _CAPACITY and failure.billed == "no" and failed.tries < MOST_TRIES:
         wait = _FIRST_WAIT_S * 2.0 ** (failed.tries - 1)
         wait = max(wait * rng.uniform(0.5, 1.0), failure.retry_after or 0.0)
         if failed.left_s - wait >= failed.least_s:
-            return NextLane("flex", wait, f"flex has no capacity, again in {wait:.1f} s")
+            told = ("flex has no capacity, again in {:.1f} s".format, wait)
+            return NextLane("flex", wait, told)
     # a rate limit may be the model's, whatever the tier: it is waited for, where there is time
     wait = (failure.retry_after or 0.0) if failure.kind is _K.RATE_LIMITED else 0.0
     wait = wait if wait <= failed.left_s else 0.0
-    return NextLane("standard", wait, f"{failure.kind} at flex: on to the standard tier")
+    told = ("{} at flex: on to the standard tier".format, failure.kind)
+    return NextLane("standard", wait, told)
 
 
 def as_flex(failure: Failure, error: BaseException) -> Failure:
@@ -71,4 +77,4 @@ def as_flex(failure: Failure, error: BaseException) -> Failure:
     The guide says that a refusal for want of capacity is not charged, and nothing of a 408 or a 504.
     """
     timed_out = failure.kind is _K.TIMEOUT or getattr(error, "status_code", None) in _TIMED_OUT
-    return replace(failure, billed="unknown") if timed_out and failure.billed == "no" else failure
+    return failure.changed(billed="unknown") if timed_out and failure.billed == "no" else failure

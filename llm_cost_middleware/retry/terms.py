@@ -27,13 +27,13 @@ def follow(advice: RetryAdvice, policy: RetryPolicy, failure: Failure) -> tuple[
     if advice.deadline_s is not None:
         changes["deadline_s"] = max(min(advice.deadline_s, policy.deadline_s), 0.001)
     if advice.retryable is not None and failure.kind is not FailureKind.CANCELLED:
-        failure = replace(failure, retryable=advice.retryable)
+        failure = failure.changed(retryable=advice.retryable)
         if advice.retryable:
             changes["retry_on"] = None
     if advice.at_once:
-        failure = replace(failure, retry_after=None)
+        failure = failure.changed(retry_after=None)
         changes |= {"base_s": 0.0, "throttle_base_s": 0.0}
     elif advice.least_delay_s > (failure.retry_after or 0.0):
-        failure = replace(failure, retry_after=advice.least_delay_s)
+        failure = failure.changed(retry_after=advice.least_delay_s)
         changes["max_retry_after_s"] = max(policy.max_retry_after_s, advice.least_delay_s)
     return (replace(policy, **changes) if changes else policy), failure  # type: ignore[arg-type]  # fields by name

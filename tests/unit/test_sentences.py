@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import copy
 import pickle
 from dataclasses import asdict, replace
-from pathlib import Path
 from random import Random
 from types import MappingProxyType
 
 import pytest
+from held_sentences import holds_little, templates, written_templates
 from msgspec import structs
 
-import llm_cost_middleware
 from llm_cost_middleware import CostConfig, CostPipeline
 from llm_cost_middleware.capabilities.arms import Arm
 from llm_cost_middleware.events import Routed
@@ -38,11 +36,10 @@ from llm_cost_middleware.routing.lanes import ASSUMED, Delay, LaneOffer, choose_
 from llm_cost_middleware.routing.learned import LearnedPolicy
 from llm_cost_middleware.routing.policy import RoutingPolicy
 from llm_cost_middleware.routing.router import Candidate, RoutingContext, decide
-from llm_cost_middleware.routing.rules import Rule, parse_rules
+from llm_cost_middleware.routing.rules import parse_rules
 from llm_cost_middleware.sentences import text, unread
 from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
-ROOT = Path(llm_cost_middleware.__file__).parent
 ALL = frozenset({"tools", "images", "documents", "audio", "schema"})
 HAIKU = ModelRef("anthropic", "claude-haiku-4-5-20251001")
 MINI = ModelRef("openai", "gpt-5-mini")
@@ -164,16 +161,6 @@ LANES = {
 }
 
 
-def parts(told):
-    """The functions of a sentence, and what they take."""
-    if type(told) is tuple and told and callable(told[0]):
-        yield told[0]
-        for value in told[1:]:
-            yield from parts(value)
-    else:
-        yield told
-
-
 def held(value):
     """What each field of a value holds that is told when read."""
     if isinstance(value, RoutingDecision):
@@ -200,35 +187,12 @@ def test_every_kind_of_reason_is_told_as_ever_and_only_when_it_is_read(said):
 @pytest.mark.parametrize("said", CASES)
 def test_what_a_reason_holds_is_small_and_never_changes(said):
     for told in held(CASES[said]()):
-        for part in parts(told):
-            if callable(part):
-                closed = getattr(part, "__closure__", None)  # a template, or a function that holds nothing itself
-                assert isinstance(getattr(part, "__self__", ""), str), part
-                assert not closed, part
-            else:
-                assert isinstance(part, str | int | float | ModelRef | Rule), part
-
-
-def _templates(folder):
-    """The templates that sentences are made with, in the source of a folder: ``"…".format`` that is not called."""
-    for path in folder.rglob("*.py"):
-        tree = ast.parse(path.read_text())
-        called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
-        for node in ast.walk(tree):
-            told = isinstance(node, ast.Attribute) and node.attr == "format" and id(node) not in called
-            if told and isinstance(node.value, ast.Constant):
-                yield node.value.value
+        holds_little(told)
 
 
 def test_no_kind_of_reason_is_missing_above():
-    found = {
-        part.__self__ for make in CASES.values() for told in held(make()) for part in parts(told) if _is_template(part)
-    }
-    assert found == set(_templates(ROOT / "routing"))
-
-
-def _is_template(part):
-    return callable(part) and isinstance(getattr(part, "__self__", None), str) and part.__name__ == "format"
+    found = [one for make in CASES.values() for told in held(make()) for one in templates(told)]
+    assert set(found) == written_templates("routing")
 
 
 def views(decision):

@@ -41,7 +41,7 @@ from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.observers.logging import LOGGER, LoggingObserver
 from llm_cost_middleware.provider import Failure
 from llm_cost_middleware.request import ModelRef
-from llm_cost_middleware.sentences import unread
+from llm_cost_middleware.sentences import Sentence, unread
 from llm_cost_middleware.tracker import Booked, CostRecord, CostTracker
 from llm_cost_middleware.usage import TokenUsage
 
@@ -247,7 +247,7 @@ class CallRecorder:
         self.emit(
             Voided(
                 attempt.call_id, self._clock.now(), reservation_id, attempt.number, str(attempt.target), failure.kind,
-                failure.reason,
+                unread(failure, "reason"),
             )
         )  # fmt: skip
 
@@ -256,8 +256,8 @@ class CallRecorder:
         attempt = reserved.attempt
         self.emit(
             Retried(
-                attempt.call_id, self._clock.now(), attempt.number, str(attempt.target), failure.kind, failure.reason,
-                delay_s, str(following),
+                attempt.call_id, self._clock.now(), attempt.number, str(attempt.target), failure.kind,
+                unread(failure, "reason"), delay_s, str(following),
             )
         )  # fmt: skip
 
@@ -271,9 +271,10 @@ class CallRecorder:
         """A learned policy fell back to the stronger model."""
         self.emit(PolicyDrifted(call.id, self._clock.now(), version, reason))
 
-    def failed(self, reserved: ReservedAttempt, failure: Failure, reason: str) -> None:
+    def failed(self, reserved: ReservedAttempt, failure: Failure, reason: Sentence) -> None:
         """A call ended in an error."""
-        attempt, why, now = reserved.attempt, f"{failure.reason}; {reason}", self._clock.now()
+        attempt, now = reserved.attempt, self._clock.now()
+        why: Sentence = ("{}; {}".format, unread(failure, "reason"), reason)
         self.emit(CallFailed(attempt.call_id, now, attempt.number, str(attempt.target), failure.kind, why))
 
     def refused(self, call: RoutedCall, quote: Quote, *, enforced: bool, scope: str | None) -> None:

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from llm_cost_middleware.provider import Failure, FailureKind
-from llm_cost_middleware.retry.flex import MOST_TRIES, FlexTry, after_flex, as_flex
+from llm_cost_middleware.retry.flex import MOST_TRIES, FlexTry, NextLane, after_flex, as_flex
 
 K = FailureKind
 BACK = {
@@ -34,9 +34,8 @@ def test_capacity_is_asked_for_again_with_growing_waits_while_there_is_time():
 
 def test_a_rate_limit_is_waited_for_only_where_there_is_time():
     assert after_flex(failed(K.RATE_LIMITED, retry_after=20, tries=MOST_TRIES), Random(1)).delay_s == 20
-    assert after_flex(failed(K.RATE_LIMITED, retry_after=4_000), Random(1)) == ("standard", 0.0, (
-        "rate_limited at flex: on to the standard tier"
-    ))  # fmt: skip
+    told = "rate_limited at flex: on to the standard tier"
+    assert after_flex(failed(K.RATE_LIMITED, retry_after=4_000), Random(1)) == NextLane("standard", 0.0, told)
 
 
 @pytest.mark.parametrize(("kind", "status", "billed"), [
