@@ -246,13 +246,3 @@ def _is_path(text: str) -> bool:
         text.startswith(("/", "./", "../", "~/"))
         or (text.lower().endswith(_FILES) and (":" not in text or re.match(r"[A-Za-z]:[\\/]", text) is not None))
     )
-
-
-def check_base_url(value: str, key: str = "base_url") -> None:
-    """Check the address of an API; empty: its own. Raises ``ConfigurationError``."""
-    if not value:
-        return
-    scheme, sep, rest = value.partition("://")
-    if not sep or scheme.lower() not in ("http", "https") or not rest.partition("/")[0]:
-        near = "" if sep or not value.strip() else f"; did you mean 'http://{value.strip()}'?"
-        raise ConfigurationError(f"must be an address such as https://host/v1, not {value!r}{near}", key=key)

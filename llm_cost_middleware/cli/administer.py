@@ -99,7 +99,8 @@ def history(
 ) -> None:
     """Show the last 500 decisions about budgets and pauses, newest first."""
     with open_ledger(*context.obj) as opened:
-        found = [one for one in reversed(opened.budget_history()) if scope in {None, one.scope}]
+        wanted = None if scope is None else attribution(*context.obj).scope(scope)
+        found = [one for one in reversed(opened.budget_history()) if wanted in {None, one.scope}]
     if as_json:
         out.print_json(json.dumps([{**_told(one), "at": _iso(one.at)} for one in found]))
         return

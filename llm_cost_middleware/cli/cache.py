@@ -29,7 +29,7 @@ def cache(
     config: ConfigOption = None,
     ledger: LedgerOption = None,
     since: SinceOption = None,
-    limit: Annotated[int, typer.Option(help="So many prefixes, the largest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="So many prefixes, the largest first.")] = 20,
     *,
     by_site: Annotated[bool, typer.Option("--by-site", help="Call sites alone: expected and read tokens.")] = False,
     as_json: JsonOption = False,

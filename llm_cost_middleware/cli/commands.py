@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from string import digits
 from typing import Any
 
-from typer import Typer
+from typer import BadParameter, Typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_group
 
@@ -77,6 +78,23 @@ class Commands(TyperGroup):
         options, others = split_off(args)
         at = others.index("--") if "--" in others else len(others)
         return super().parse_args(ctx, [*others[:at], *options, *others[at:]])
+
+    def invoke(self, ctx: Any) -> Any:
+        """See ``click.Command``: a negative amount, which the parser takes for an option, is told as one."""
+        words = list(ctx.args)
+        try:
+            return super().invoke(ctx)
+        except UnicodeEncodeError:
+            wrong = [word for word in words if word != word.encode(errors="replace").decode()]
+            if not wrong:
+                raise
+            raise BadParameter(f"{wrong[0]!r} is no text in UTF-8", ctx=ctx) from None
+        except Exception as error:
+            word = getattr(error, "option_name", None) or ""  # click's error has it, of which typer may bring a copy
+            if word[1:2] not in {*digits, *"$."}:
+                raise
+            said = f"{word} …: no amount is negative; where it is none, write -- before it"
+            raise BadParameter(said, ctx=getattr(error, "ctx", None)) from None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """See ``click.Group``: the command that is called is imported now."""

@@ -74,7 +74,7 @@ def exact(value: NanoUSD, *, places: int = 2) -> str:
 def average(dollars: float) -> str:
     """A statistic, such as a mean cost: four places."""
     sign, value = _converted(Decimal(repr(dollars)))
-    return f"{sign}{value:.4f}"
+    return f"{'-' if value < 0 else ''}{sign}{abs(value):.4f}"
 
 
 def scaled(dollars: float) -> float:

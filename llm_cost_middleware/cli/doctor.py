@@ -95,7 +95,7 @@ def _configuration(path: Path | None, url: str | None) -> list[tuple[str, str, s
             kept = _ledger(path, url, defaults)
             return [(_LOOK, "configuration", none), *kept, *_money(defaults, kept), *_keys(defaults)]
         # One that is there and cannot be read is not replaced by the defaults: no call would be made with those.
-        return [(_BAD, "configuration", f"{error}: ledger, budgets, prices and keys were not looked at")]
+        return [(_BAD, "configuration", f"{error}. Ledger, budgets, prices and keys were not looked at")]
     return [
         (_GOOD, "configuration", f"mode {config.mode}, ledger {redacted(config.ledger.url)}"),
         *(kept := _ledger(path, url, config)),

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from llm_cost_middleware.cli import methods, tables
+from llm_cost_middleware.cli.commands import COMMANDS
 from llm_cost_middleware.cli.loading import out
 from llm_cost_middleware.errors import ConfigurationError
 
@@ -35,5 +36,7 @@ def show_topic(topic: Annotated[str | None, typer.Argument(help="A topic; all of
     if topic not in known:
         near = get_close_matches(topic, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
+        if topic in COMMANDS:
+            hint = f"; of the command: llm-cost {topic} --help."
         raise ConfigurationError(f"there is no topic {topic!r}{hint} Topics are {', '.join(known)}")
     out.print(known[topic].removeprefix("# "), highlight=False, markup=False, soft_wrap=True)

@@ -128,7 +128,9 @@ def restore_archive(
 @ledger.command()
 def prune(
     before: Annotated[str | None, typer.Option(help="Remove lines before this local time: 2026-01, 90d.")] = None,
-    keep: Annotated[int | None, typer.Option(min=0, help="Remove all but the newest so many lines.")] = None,
+    keep: Annotated[
+        int | None, typer.Option(min=0, max=2**63 - 1, help="Remove all but the newest so many lines.")
+    ] = None,
     config: ConfigOption = None,
     url: LedgerOption = None,
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from llm_cost_middleware.cli.loading import err, out
+from llm_cost_middleware.errors import ConfigurationError
 
 _FILES = files("llm_cost_middleware.cli").joinpath("monitoring")
 
@@ -24,6 +25,8 @@ def monitoring(
     if there and not force:  # somebody may have changed them
         err.print(f"{', '.join(there)}: there already; use --force to overwrite")
         raise typer.Exit(1)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigurationError(f"{folder} is a file; name a folder", key="folder")
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in sorted(texts.items()):
         (folder / name).write_text(text, encoding="utf-8")

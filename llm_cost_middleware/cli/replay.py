@@ -75,12 +75,12 @@ def _show(rows: list[ReplayedSite]) -> None:
     ]
     lines = []
     for row in rows:
-        after = Estimate(*(part / 1e9 for part in row.after_nanousd))
+        after = Estimate(*(max(part, 0.0) / 1e9 for part in row.after_nanousd))  # no bill is negative
         before = row.paid_nanousd / 1e9
         lines.append([
             row.site, f"{row.calls:,}", f"{row.moved:,}", currency.average(before),
             f"{currency.average(after.value)} ({currency.average(after.low)} to {currency.average(after.high)})",
-            f"{1 - after.value / before:.0%}" if before else "-", _quality(row.quality_before),
+            f"{1 - after.value / before:z.0%}" if before else "-", _quality(row.quality_before),
             _quality(row.quality_after), f"{row.unsupported:.0%}",
         ])  # fmt: skip
     last = lines.pop() if len(lines) > 1 else None

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
+from llm_cost_middleware.config.addresses import check_base_url
 from llm_cost_middleware.config.sections import ServiceTier, read_section
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
-from llm_cost_middleware.natural_values import check_base_url
 from llm_cost_middleware.platform import PLATFORMS, PROVISIONED, REGIONAL, at_place, find_platform, served_model
 from llm_cost_middleware.pricing.overlay import read_price
 from llm_cost_middleware.request import ModelRef

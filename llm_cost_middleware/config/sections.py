@@ -12,9 +12,10 @@ from llm_cost_middleware.budget.backend import redacted
 from llm_cost_middleware.budget.ledger.arguments import RENAMED, new_name
 from llm_cost_middleware.budget.model import parse_scope
 from llm_cost_middleware.capabilities.arms import parse_arm, read_arm
+from llm_cost_middleware.config.addresses import check_base_url
 from llm_cost_middleware.errors import ConfigurationError, UnknownKeyError
 from llm_cost_middleware.money import USD, parse_usd
-from llm_cost_middleware.natural_values import check_base_url, read_share
+from llm_cost_middleware.natural_values import read_share
 from llm_cost_middleware.platform import PLATFORMS
 from llm_cost_middleware.providers import NAMES
 from llm_cost_middleware.request import ModelRef
@@ -151,6 +152,8 @@ class OutputConfig:
     def __post_init__(self) -> None:
         canonical_fields(self, "output")
         object.__setattr__(self, "learned_caps", _read_risk(self.learned_caps))
+        if "raise" in self.on_insufficient[:-1]:
+            raise ConfigurationError("nothing can follow 'raise', which ends the call", key="output.on_insufficient")
         if not 0 <= self.max_wait_for_budget_s < float("inf"):
             raise ConfigurationError(
                 f"must be a number of seconds from 0 on, not {self.max_wait_for_budget_s!r}",

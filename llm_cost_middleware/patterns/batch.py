@@ -19,7 +19,7 @@ from llm_cost_middleware.lifecycle.batches import BatchQuote
 from llm_cost_middleware.money import ZERO, NanoUSD
 from llm_cost_middleware.natural_values import read_whole
 from llm_cost_middleware.patterns.patient import Patient
-from llm_cost_middleware.patterns.process import PatternCall, Result, add_records, check_tracker
+from llm_cost_middleware.patterns.process import PatternCall, Result, add_records, check_tracker, left_nanousd
 from llm_cost_middleware.patterns.progress import Shared, ShowProgress, progress_bar, tell_nobody
 from llm_cost_middleware.patterns.progress_file import ProgressFile
 from llm_cost_middleware.pipeline import PipelineSource
@@ -111,7 +111,8 @@ def process_many(
     )  # fmt: skip
     with batch.attached(), progress_bar(len(batch.items), show=progress) as batch.advance:
         if batch.patient is not None:
-            batch.take_all(batch.patient.run(batch.call, batch.items, batch.file, batch.tell, batch.affordable))
+            left = left_nanousd(batch.tracker)
+            batch.take_all(batch.patient.run(batch.call, batch.items, batch.file, batch.tell, left))
         elif width == 1:
             batch.work(batch.pending())
         else:
@@ -177,13 +178,14 @@ async def aprocess_many(
     pending = batch.pending()  # one iterator for all workers: each item is taken once
     with batch.attached(), progress_bar(len(batch.items), show=progress) as batch.advance:
         if batch.patient is not None:
-            batch.take_all(await batch.patient.arun(batch.call, batch.items, batch.file, batch.tell, batch.affordable))
+            left = left_nanousd(batch.tracker)
+            batch.take_all(await batch.patient.arun(batch.call, batch.items, batch.file, batch.tell, left))
             return batch.finish()
 
         async def work() -> None:
             for index, item in pending:
                 try:
-                    batch.add(index, await batch.call.asend(item))
+                    batch.add(index, await batch.call.asend(item, tracker=batch.tracker))
                 except Exception as error:  # noqa: BLE001 - the batch decides what it means
                     batch.fail(index, error)
 
@@ -226,7 +228,7 @@ class _Batch:
         if parse_result is not None and not callable(parse_result):  # it would fail behind a paid answer
             raise ConfigurationError(f"must be a function of a response, not {parse_result!r}", key="parse_result")
         self.call = PatternCall(client, config, system_prompt, is_async=is_async, max_tokens=max_tokens)
-        self._tracker, self._parse, self._on_error = tracker, parse_result, on_error
+        self.tracker, self._parse, self._on_error = tracker, parse_result, on_error
         self._done: dict[int, Result] = {}
         self._failed: dict[int, Exception] = {}
         self._exhausted: BudgetExceededError | ScopePausedError | None = None
@@ -247,7 +249,7 @@ class _Batch:
             self._keep(index, answer)
 
     def _check_batch_fits(self) -> None:
-        quote, tracker = self._quote, self._tracker
+        quote, tracker = self._quote, self.tracker
         advice = f"at most {readable(quote.bound, up=True)}; {quote.advice}"
         if tracker.budget_limit is not None and tracker.total_cost + quote.expected > tracker.budget_limit:
             raise BudgetExceededError(tracker.total_cost, tracker.budget_limit, requested=quote.expected, advice=advice)
@@ -268,7 +270,7 @@ class _Batch:
             if self._exhausted is not None or self._error is not None:
                 return
             try:
-                check_tracker(self._tracker)
+                check_tracker(self.tracker)
             except BudgetExceededError as refusal:
                 self._exhausted = refusal
                 return
@@ -278,15 +280,9 @@ class _Batch:
         """Make calls until none is left."""
         for index, item in pending:
             try:
-                self.add(index, self.call.send(item))
+                self.add(index, self.call.send(item, tracker=self.tracker))
             except Exception as error:  # noqa: BLE001 - the batch decides what it means
                 self.fail(index, error)
-
-    @property
-    def affordable(self) -> int | None:
-        """Nano-dollars that the tracker has left; ``None``: it has no limit."""
-        tracker = self._tracker
-        return None if tracker.budget_limit is None else int((tracker.budget_limit - tracker.total_cost).scaleb(9))
 
     def tell(self, done: int, total: int) -> None:
         """Show how far it is."""
@@ -324,14 +320,14 @@ class _Batch:
 
     def _keep(self, index: int, answer: CallOutcome) -> None:
         """Take over an answer of an earlier run; its cost too, unless the tracker has it."""
-        known = any(record.call_id == answer.call_id for record in self._tracker.records)
+        known = any(record.call_id == answer.call_id for record in self.tracker.records)
         self._count(answer, tracked=not known)
         self._done[index] = self.call.result(answer, self._parse)
 
     def _count(self, answer: CallOutcome, *, tracked: bool = True) -> None:
         self._actual += sum(record.cost_nanousd for record in answer.records)
         if tracked:
-            self._tracker = add_records(self._tracker, answer)
+            self.tracker = add_records(self.tracker, answer)
 
     def fail(self, index: int, error: Exception) -> None:
         """Take note of an error."""
@@ -363,7 +359,7 @@ class _Batch:
             done=tuple(sorted(self._done.items())),
             remaining=tuple((index, item) for index, item in enumerate(self.items) if index not in self._done),
             failed=tuple(sorted(self._failed.items(), key=lambda pair: pair[0])),
-            tracker=self._tracker,
+            tracker=self.tracker,
             quote=self._quote,
             exhausted=self._exhausted,
             actual_nanousd=NanoUSD(self._actual),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from llm_cost_middleware.batches.planning import BatchItem
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.gateways import is_gateway, service_of
 from llm_cost_middleware.config.sent_names import SentNames
-from llm_cost_middleware.context import current_context
+from llm_cost_middleware.context import cost_context, current_context
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
 from llm_cost_middleware.fork import ModuleLock
 from llm_cost_middleware.host import (
@@ -24,6 +25,7 @@ from llm_cost_middleware.host import (
     retries_of,
 )
 from llm_cost_middleware.lifecycle import CallOutcome
+from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.nesting import unwrapped
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 from llm_cost_middleware.provider import Provider
@@ -73,7 +75,7 @@ def process(
     Args:
         text: The user's text.
         config: A configuration (one pipeline is kept for each), or a pipeline.
-        tracker: Spending so far; it is checked before the call and never changed.
+        tracker: Spending so far; never changed. No attempt is sent that can cost more than it has left.
         client: An ``anthropic`` or ``openai`` client; the call goes to the tiers' models of its provider.
         system_prompt: The stable prefix, cached where that pays.
         item_count: How many items the text batches.
@@ -85,13 +87,13 @@ def process(
         The result, and a new tracker with the cost of the call added.
 
     Raises:
-        BudgetExceededError: The tracker is over its limit, or the ledger has too little left for this call.
+        BudgetExceededError: The tracker is over its limit, or it or the ledger has too little left for this call.
         ConfigurationError: The client is neither.
         Exception: The error of the last attempt, or of ``parse_result`` (after the answer was booked).
     """
     check_tracker(tracker)
     call = PatternCall(client, config, system_prompt, item_count)
-    answer = call.send(text, call.check(accept, parse_result))
+    answer = call.send(text, call.check(accept, parse_result), tracker=tracker)
     return call.result(answer, parse_result), add_records(tracker, answer)
 
 
@@ -109,7 +111,7 @@ async def aprocess(
     """``process`` with an asynchronous client."""
     check_tracker(tracker)
     call = PatternCall(client, config, system_prompt, item_count, is_async=True)
-    answer = await call.asend(text, call.check(accept, parse_result))
+    answer = await call.asend(text, call.check(accept, parse_result), tracker=tracker)
     return call.result(answer, parse_result), add_records(tracker, answer)
 
 
@@ -119,6 +121,27 @@ def check_tracker(tracker: CostTracker) -> None:
         raise ConfigurationError(f"must be a CostTracker, such as CostTracker('1.00'), not {tracker!r}", key="tracker")
     if tracker.over_budget and tracker.budget_limit is not None:
         raise BudgetExceededError(tracker.total_cost, tracker.budget_limit)
+
+
+def left_nanousd(tracker: CostTracker) -> int | None:
+    """Nano-dollars that a tracker has left; ``None``: it has no limit."""
+    return None if tracker.budget_limit is None else int((tracker.budget_limit - tracker.total_cost).scaleb(9))
+
+
+@contextmanager
+def _held_to(tracker: CostTracker | None) -> Iterator[None]:
+    """Let the calls inside cost what a tracker has left at most; one that could cost more is told of the tracker."""
+    left, own = None if tracker is None else left_nanousd(tracker), current_context().max_cost_nanousd
+    if tracker is None or tracker.budget_limit is None or left is None or (own is not None and own <= left):
+        yield
+        return
+    try:
+        with cost_context(max_cost=NanoUSD(left)):
+            yield
+    except BudgetExceededError as refusal:
+        if refusal.scope != "call":
+            raise
+        raise BudgetExceededError(tracker.total_cost, tracker.budget_limit, requested=refusal.requested) from None
 
 
 def add_records(tracker: CostTracker, answer: CallOutcome) -> CostTracker:
@@ -196,15 +219,22 @@ class PatternCall:
 
         return is_acceptable
 
-    def send(self, text: str, accept: Check | None = None, *, wait_s: float | None = None) -> CallOutcome:
-        """Make one call; it can wait for ``wait_s``, where that is given."""
-        outcome: CallOutcome = invoke(self.pipeline, self._prompt(text, wait_s), self._send_once, accept=accept)
-        return outcome
+    def send(
+        self, text: str, accept: Check | None = None, *, wait_s: float | None = None, tracker: CostTracker | None = None
+    ) -> CallOutcome:
+        """Make one call; it can wait for ``wait_s`` and cost what ``tracker`` has left, where they are given."""
+        with _held_to(tracker):
+            made: CallOutcome = invoke(self.pipeline, self._prompt(text, wait_s), self._send_once, accept=accept)
+            return made
 
-    async def asend(self, text: str, accept: Check | None = None, *, wait_s: float | None = None) -> CallOutcome:
+    async def asend(
+        self, text: str, accept: Check | None = None, *, wait_s: float | None = None, tracker: CostTracker | None = None
+    ) -> CallOutcome:
         """Make one call with an asynchronous client."""
-        outcome: CallOutcome = await ainvoke(self.pipeline, self._prompt(text, wait_s), self._send_once, accept=accept)
-        return outcome
+        with _held_to(tracker):
+            prompt = self._prompt(text, wait_s)
+            made: CallOutcome = await ainvoke(self.pipeline, prompt, self._send_once, accept=accept)
+            return made
 
     def batch_item(self, text: str) -> BatchItem:
         """One text as a request of a batch."""

@@ -66,7 +66,7 @@ class CostPipeline(BookingByHand, Batching, Reloading, RunMoney):
             parts.put_budgets_in_force(opened, config)
         plan = parts.read_upkeep(config.ledger)
         self._runtimes = parts.RuntimePool(opened, self.clock, owned=ledger is None, plan=plan)
-        self._rng, self._new_id = rng or parts.SystemRandom(), new_id or parts.unique_id
+        self._rng, self._new_id = rng or parts.SystemRandom(), parts.checked_ids(new_id) if new_id else parts.unique_id
         told = parts.listed(observers)
         self._listeners = parts.Listeners(config, opened, self.catalogue, self.clock, self.emit, told)
         observing = parts.LoggingObserver(), *told, *self._listeners.metrics, self._listeners

@@ -6,6 +6,7 @@ Whoever only names ``CostPipeline``, in an annotation or to register it somewher
 from random import SystemRandom
 
 from llm_cost_middleware.budget.ledger import unique_id
+from llm_cost_middleware.budget.ledger.arguments import checked_ids
 from llm_cost_middleware.budget.model import bounded_nanousd, make_scope
 from llm_cost_middleware.call_ids import call_id_of
 from llm_cost_middleware.config import CostConfig, tell_of_unused_file
@@ -59,7 +60,7 @@ __all__ = [
     "ConfiguredModels", "CostConfig", "DecisionRecorder", "DeferredBills", "DriftStage", "FileWatch", "Foresight",
     "HealthStage", "LaneStage", "Listeners", "LoggingObserver", "PriceStage", "ProviderCounts", "RouteStage",
     "RuntimePool", "Slice", "Stages", "SystemClock", "SystemRandom", "WaitingCalls", "aauthorize", "authorize",
-    "bounded_nanousd", "call_id_of", "check_listeners", "check_reloadable", "current_context", "filled",
+    "bounded_nanousd", "call_id_of", "check_listeners", "check_reloadable", "checked_ids", "current_context", "filled",
     "forecast_run", "listed", "make_scope", "open_ledger", "open_or_await", "put_budgets_in_force", "quote_batch",
     "read_again", "read_settings", "read_upkeep", "run_paths", "tell_of_unused_file", "unique_id",
     "warn_of_forgetting", "what_was_taken_up", "with_metrics_of", "with_money_of",

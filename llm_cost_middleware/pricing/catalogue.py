@@ -380,7 +380,8 @@ def _advice(provider: str, model: str) -> str:
     """What is wrong with a name without a price, or what to write where only its owner may know the model of it."""
     platform, table = find_platform(provider), f"[platforms.{provider}.deployments]"
     if platform is None:
-        return ""
+        routed = "; it is the name that SDK clients and routers route, and no model: name one, or list [[tiers]]"
+        return routed if model == "smart" else ""
     if served_model(provider, model).place == PROVISIONED:
         return f'; of a deployment, add input_mtok and output_mtok to it in {table}, "0" where the hour is paid'
     named = model.removeprefix(f"{provider}/")

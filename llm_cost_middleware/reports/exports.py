@@ -8,6 +8,7 @@ import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llm_cost_middleware.errors import MissingExtraError
@@ -75,7 +76,9 @@ def to_parquet(report: Report, path: str | os.PathLike[str]) -> None:
     for name, value in measures.items():
         money = isinstance(value, Decimal) or name.endswith("_usd")
         fields.append(arrow.field(name, arrow.decimal128(38, 9) if money else arrow.int64()))
-    parquet.write_table(arrow.Table.from_pylist(rows, schema=arrow.schema(fields)), path)
+    table = arrow.Table.from_pylist(rows, schema=arrow.schema(fields))
+    with Path(path).open("wb") as file:  # a name alone may be read as an address of another file system
+        parquet.write_table(table, file)
 
 
 def dataframe(report: Report) -> Any:

@@ -8,10 +8,12 @@ import sys
 
 import pytest
 
+from llm_cost_middleware.simulator import Fault, Simulator
+
 pytestmark = pytest.mark.litellm
 
 
-def _demo(*arguments, cwd, columns=140, terminal=False):
+def _run(*arguments, cwd, columns=140, terminal=False, **env):
     code = f"""
 import resource, sys
 sys.argv = ["llm-cost", "demo", *{arguments!r}]
@@ -21,11 +23,15 @@ try:
 finally:
     print("MAXRSS", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], cwd=cwd, capture_output=True, text=True, check=False,
         env={"PATH": "", "COLUMNS": str(columns), "PYTHONPATH": ":".join(sys.path), "HOME": str(cwd),
-             **({"FORCE_COLOR": "1", "NO_COLOR": "1", "TERM": "dumb"} if terminal else {})},
+             **({"FORCE_COLOR": "1", "NO_COLOR": "1", "TERM": "dumb"} if terminal else {}), **env},
     )  # fmt: skip
+
+
+def _demo(*arguments, **options):
+    done = _run(*arguments, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -69,3 +75,36 @@ def test_conversations_of_a_file_are_played(tmp_path, data_folder, soak):
     shown = _demo("--conversations", str(source), "--trial-budget", "25", cwd=tmp_path)
     assert _agreed(shown) == [str(calls), str(calls)]
     print(f"{calls} of {calls} calls agree; {shown.split('MAXRSS')[1].strip()} KB resident at most")
+
+
+def _told(done):
+    """What is wrong, in the one line that says it."""
+    assert (done.returncode, done.stdout.startswith("MAXRSS")) == (2, True), done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("llm-cost: ")]
+    return line
+
+
+def test_a_live_demo_without_its_keys_names_them(tmp_path):
+    assert _told(_run("--live", cwd=tmp_path)).endswith("set ANTHROPIC_API_KEY and OPENAI_API_KEY")
+    assert _told(_run("--live", cwd=tmp_path, ANTHROPIC_API_KEY="k")).endswith("set OPENAI_API_KEY")
+
+
+def test_a_live_demo_that_no_provider_answers_says_so_in_a_line(tmp_path):
+    keys = {"ANTHROPIC_API_KEY": "k", "OPENAI_API_KEY": "secret"}
+    closed = {"ANTHROPIC_BASE_URL": "http://127.0.0.1:9", "OPENAI_BASE_URL": "http://127.0.0.1:9"}
+    told = _told(_run("--live", cwd=tmp_path, **keys, **closed))
+    assert "a call failed: " in told
+    assert "connection" in told
+    assert told.endswith("after 0 calls and $0.00")
+    with Simulator() as simulator:
+        simulator.script(Fault.status(401), times=99)
+        there = {"ANTHROPIC_BASE_URL": simulator.anthropic_url, "OPENAI_BASE_URL": simulator.openai_url}
+        assert "authentication" in _told(_run("--live", cwd=tmp_path, **keys, **there))
+        assert simulator.requests
+
+
+@pytest.mark.parametrize("option", ["--budget", "--trial-budget"])
+@pytest.mark.parametrize("amount", ["abc", "-1"])
+def test_an_amount_that_is_none_is_blamed_on_its_option(option, amount, tmp_path):
+    assert f"{option}: '{amount}'" in _told(_run(option, amount, cwd=tmp_path))

@@ -106,3 +106,30 @@ def test_feedback_on_a_call_that_is_not_in_the_log_is_refused(sim, tmp_path, url
     if url.startswith("sqlite"):
         with CostPipeline(config) as later:  # of another process: the log knows it
             later.feedback(known, 0.0)
+
+
+@pytest.mark.parametrize("given", ["x" * 191, "ü" * 100, "", 7, None], ids=str)
+def test_an_id_that_cannot_be_used_is_refused_by_every_form_before_it_is_sent(sim, given):
+    with CostPipeline(CostConfig(), new_id=lambda: given) as pipeline:
+        gpt = wrap_openai(openai.OpenAI(base_url=sim.openai_url, api_key="k"), pipeline)
+        agpt = wrap_openai(openai.AsyncOpenAI(base_url=sim.openai_url, api_key="k"), pipeline)
+        said = {"model": "gpt-5-mini", "messages": ASK, "max_completion_tokens": 20}
+        for call in (
+            lambda: gpt.chat.completions.create(**said),
+            lambda: list(gpt.chat.completions.create(stream=True, **said)),
+            lambda: asyncio.run(agpt.chat.completions.create(**said)),
+        ):
+            with pytest.raises(ConfigurationError, match="bytes"):
+                call()
+    assert not sim.requests
+
+
+def test_the_longest_id_serves_every_form(sim):
+    ids = iter(f"{number:0190}" for number in range(9))
+    with CostPipeline(CostConfig(), new_id=lambda: next(ids)) as pipeline:
+        gpt = wrap_openai(openai.OpenAI(base_url=sim.openai_url, api_key="k"), pipeline)
+        agpt = wrap_openai(openai.AsyncOpenAI(base_url=sim.openai_url, api_key="k"), pipeline)
+        said = {"model": "gpt-5-mini", "messages": ASK, "max_completion_tokens": 20}
+        gpt.chat.completions.create(**said)
+        asyncio.run(agpt.chat.completions.create(**said))
+        assert [record.call_id for record in pipeline.records()] == [f"{number:0190}" for number in range(2)]

@@ -270,3 +270,24 @@ def test_names_of_outcomes_and_sites_are_shown_as_they_are(sim, tmp_path):
 def test_what_is_not_governed_is_warned_of_once_where_that_was_asked_for(caplog, policy, warnings):
     pipe(on_ungoverned=policy).ungoverned("something", "do something else")
     assert len([record for record in caplog.records if record.levelname == "WARNING"]) == warnings
+
+
+def test_without_tiers_only_the_routed_name_and_process_choose_a_model(sim, monkeypatch):
+    from langchain_openai import ChatOpenAI
+
+    from llm_cost_middleware.config.sections import DEFAULT_TIERS
+    from llm_cost_middleware.integrations.langchain import guard
+
+    built_in = {arm.model for tier in DEFAULT_TIERS for arm in tier.models}
+    with pipe(budgets=[{"scope": "global", "limit": "5"}]) as pipeline:
+        client = openai.OpenAI(base_url=sim.openai_url, api_key="k")
+        named = gpt(sim, pipeline).chat.completions.create(model="gpt-4.1", messages=HI, max_completion_tokens=50)
+        chain = guard(ChatOpenAI(model="gpt-4.1", base_url=sim.openai_url, api_key="k"), pipeline).invoke("hi")
+        smart = gpt(sim, pipeline).chat.completions.create(model="smart", messages=HI, max_completion_tokens=50)
+        processed, _ = process("hi", pipeline, CostTracker(None), client=client)
+        used = [named.model, chain.response_metadata["model_name"], smart.model, processed.record.model]
+        assert [name.startswith("gpt-4.1") for name in used] == [True, True, False, False]
+        assert {record.model for record in pipeline.records()[2:]} <= built_in
+        routed = guard(ChatOpenAI(model="smart", base_url=sim.openai_url, api_key="k"), pipeline)
+        with pytest.raises(LLMCostError, match=r"no model: name one, or list \[\[tiers\]\]"):
+            routed.invoke("hi")

@@ -44,6 +44,8 @@ RENAMED = {"lease_s": "hold_ttl_s", "on_lapse": "on_expiry"}
 """Former names of options, accepted with a ``DeprecationWarning``."""
 
 _ID_BYTES = 200
+_ATTEMPT_BYTES = 10
+"""What the number of an attempt adds to the id of its call, at most."""
 _CHECKED = get_args(SettlementStatus)
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -171,6 +173,22 @@ def check_id(id_: str) -> str:
     if not isinstance(id_, str) or not 0 < len(id_.encode(errors="replace")) <= _ID_BYTES:
         raise ConfigurationError(f"{id_!r} is not a string of 1 to {_ID_BYTES} bytes", key="id")
     return id_
+
+
+def checked_ids(new_id: Callable[[], str]) -> Callable[[], str]:
+    """Return a function that makes ids as a caller's own does, each checked: it may be as long as its attempts' ids.
+
+    It raises ``ConfigurationError``.
+    """
+
+    def checked() -> str:
+        id_ = check_id(new_id())
+        if len(id_.encode(errors="replace")) > _ID_BYTES - _ATTEMPT_BYTES:
+            told = f"{id_!r} has no room for the number of an attempt: at most {_ID_BYTES - _ATTEMPT_BYTES} bytes"
+            raise ConfigurationError(told, key="new_id")
+        return id_
+
+    return checked
 
 
 def to_nanousd(amount: USD | NanoUSD) -> int:

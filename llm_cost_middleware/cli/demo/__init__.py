@@ -22,12 +22,14 @@ from llm_cost_middleware.cli.demo.receipt import show
 from llm_cost_middleware.cli.loading import err, out
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.sections import DEFAULT_TIERS
-from llm_cost_middleware.errors import BudgetExceededError
+from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError, LLMCostError
 from llm_cost_middleware.extras import needed_for
-from llm_cost_middleware.money import NanoUSD
+from llm_cost_middleware.money import NanoUSD, format_usd, parse_usd
 from llm_cost_middleware.pipeline import CostPipeline
+from llm_cost_middleware.retry.classify import classify_error
 
 _KEY = "DEMO_API_KEY"
+_KEYS = ("ANTHROPIC_API_KEY", "OPENAI_API_KEY")
 _TRIAL = 3  # the fourth conversation belongs to a trial user with hardly any budget
 
 
@@ -37,13 +39,16 @@ def demo(
     ] = None,
     budget: Annotated[str, typer.Option(help="Of everything together, US dollars.")] = "25.00",
     trial_budget: Annotated[str, typer.Option(help="Of the trial user, US dollars.")] = "0.003",
-    limit: Annotated[int | None, typer.Option(help="Play only so many conversations.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Play only so many conversations.")] = None,
     *,
     live: Annotated[bool, typer.Option("--live", help="Ask the real providers, with your keys.")] = False,
 ) -> None:
     """Run recorded agent conversations through a chain and a router under a budget, and print the receipt."""
-    chosen = packaged() if conversations is None else load(conversations)
-    chosen = chosen[: limit if limit is None else max(limit, 0)]
+    for option, amount in (("--budget", budget), ("--trial-budget", trial_budget)):
+        parse_usd(amount, what=option)
+    if live and (missing := [name for name in _KEYS if not os.environ.get(name)]):
+        raise ConfigurationError(f"it asks the real providers: set {' and '.join(missing)}", key="--live")
+    chosen = (packaged() if conversations is None else load(conversations))[:limit]
     if not chosen:
         err.print("there is no conversation to play")
         raise typer.Exit(1)
@@ -116,6 +121,13 @@ class _Playback:
         except BudgetExceededError:
             self.refused += 1
             return
+        except Exception as error:
+            if self._bill is not None or isinstance(error, LLMCostError):  # of the loopback provider: a fault of ours
+                raise
+            failure, spent = classify_error(error), format_usd(pipeline.ledger.balance("global").settled_nanousd)
+            # not the provider's own words, which may quote a key
+            told = f"a call failed: {failure.reason}, after {self.sent:,} calls and {spent}"
+            raise LLMCostError(told) from None
         self.sent += 1
         if before is not None:
             self.agreed += pipeline.ledger.balance("global").settled_nanousd - self.billed() == before

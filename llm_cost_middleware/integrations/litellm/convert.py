@@ -153,6 +153,8 @@ class RouterCall:
         self._pipeline = pipeline
         config = pipeline.config
         if self.group is None:
+            if self._served.hidden:
+                self._served.tell_hidden(config)
             self.request = self.request._replace(gateways=self._served.behind_gateways(config))
         elif any(is_gateway(config, self.request.provider, address) for address in self.group.addresses):
             self.request = self.request._replace(bare=True)

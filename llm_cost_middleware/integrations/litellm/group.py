@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -10,6 +11,8 @@ from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.gateways import is_gateway
 from llm_cost_middleware.pricing.catalogue import Catalogue
 from llm_cost_middleware.request import ModelRef
+
+_log = logging.getLogger(__name__)
 
 
 class PricedDeployment(NamedTuple):
@@ -66,6 +69,23 @@ class ServedModels(NamedTuple):
     """Of deployments that have one of their own."""
     found: list[tuple[CostConfig, frozenset[ModelRef]]] = []  # noqa: RUF012 - of the one without addresses
     """What ``behind_gateways`` has found."""
+    hidden: Mapping[ModelRef, str] = MappingProxyType({})
+    """The models that stand only in groups that calls cannot be routed to, each with the reason."""
+    told: set[ModelRef] = set()  # noqa: RUF012 - of the one without any
+    """Those that ``tell_hidden`` has told."""
+
+    def tell_hidden(self, config: CostConfig) -> None:
+        """Say once of each model of a tier that no routed call can go to it, though the router has it."""
+        for tier in config.tiers:
+            for arm in tier.models:
+                if (why := self.hidden.get(arm.plain)) and arm.plain not in self.told:
+                    self.told.add(arm.plain)
+                    _log.warning(
+                        "tier %s: no routed call goes to %s: %s; give it a model_name of its own",
+                        tier.name,
+                        arm.plain,
+                        why,
+                    )
 
     def behind_gateways(self, config: CostConfig) -> frozenset[ModelRef]:
         """The models that a gateway serves, if only one of several deployments."""

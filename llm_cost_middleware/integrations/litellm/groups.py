@@ -131,6 +131,7 @@ class Groups:
         self.router, self._catalogue, self._platforms = router, catalogue, platforms
         self._lists = _NOTHING_READ
         self._price_lists: dict[Any, Catalogue] = {}
+        self._told: set[ModelRef] = set()
 
     @property
     def served(self) -> ServedModels:
@@ -217,13 +218,15 @@ class Groups:
     def _served(self, deployments: Sequence[Deployment]) -> ServedModels:
         groups: dict[ModelRef, str] = {}
         own: dict[ModelRef, Prices] = {}
+        hidden: dict[ModelRef, str] = {}
         members: dict[str, list[Deployment]] = {}
         for entry in deployments:
             members.setdefault(entry.group, []).append(entry)
         # where a model is served at its listed price, too, that is the one that is routed to
         for name in sorted(members, key=lambda name: any(entry.prices for entry in members[name])):
-            group = self._group_or_none(name, members[name])
-            if group is None or group.alternatives or group.shadowed or _ADDS & group.defaults.keys():
+            group, why = self._routable(name, members[name])
+            if group is None:
+                hidden.update((entry.target, why) for entry in members[name] if entry.target is not None)
                 continue
             if groups.setdefault(group.target, name) == name and group.prices is not None:
                 own[group.target] = self._dearest(name, members[name])[1]
@@ -233,18 +236,30 @@ class Groups:
             addresses=tuple(
                 (target, str(base)) for target, name in groups.items() for entry in members[name]
                 if (base := entry.params.get("api_base"))
-            ), found=[],
+            ), found=[], hidden={target: why for target, why in hidden.items() if target not in groups},
+            told=self._told,
         )  # fmt: skip
 
     def _mocked(self, entries: Sequence[Mapping[str, Any]]) -> frozenset[Any]:
         every = asks_for_mock(default_parameters(self.router))
         return frozenset(deployment_id(entry) for entry in entries if every or asks_for_mock(entry["litellm_params"]))
 
-    def _group_or_none(self, name: str, entries: Sequence[Deployment]) -> Group | None:
+    def _routable(self, name: str, entries: Sequence[Deployment]) -> tuple[Group | None, str]:
+        """The group if calls can be routed to it, else why not."""
         try:
-            return self._group(name, entries)
-        except UnsupportedRequestError:  # raised when it is called
-            return None
+            group = self._group(name, entries)
+        except UnsupportedRequestError as error:  # raised when it is called
+            return None, str(error)
+        why = ""
+        if group is None:
+            why = "has a deployment whose model is not known"
+        elif group.alternatives:
+            why = "mixes models"
+        elif group.shadowed:
+            why = "has a silent_model"
+        elif added := _ADDS & group.defaults.keys():
+            why = f"adds {' and '.join(sorted(added))} to its calls"
+        return (None, f"model group {name!r} {why}") if why else (group, "")
 
     def _group(self, name: str, entries: Sequence[Deployment]) -> Group | None:
         if unknown := [entry for entry in entries if entry.target is None]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import sqrt
 from statistics import NormalDist
 from typing import NamedTuple
@@ -89,7 +90,8 @@ def replay(
 ) -> list[ReplayedSite]:
     """Replay a log under a policy: one row for each call site, the largest bill first, and last the total.
 
-    Forced and pinned calls stay where they were. Exploration of the new policy is not replayed.
+    Forced and pinned calls stay where they were. Exploration of the new policy is not replayed. A call that a budget
+    refused, or that never ended, is none: it has no settlement, where the others have.
 
     Args:
         logged: The log. It is read several times, and never kept; what can be read only once is.
@@ -102,6 +104,8 @@ def replay(
     for own in (policy, *policy.sites.values()):
         _check_rules(own.rules)
     read = rereadable(logged)
+    if any(entry.settlement is not None for entry in read):  # else it is a log of decisions alone
+        read = _Those(read, lambda entry: entry.settlement is not None or bool(entry.outcomes))
     source = QualitySource.of(read) if source is None else source
     facts = _facts(read, policy, source)
     total = _Sums("all")
@@ -159,13 +163,17 @@ def held_out_choices(logged: Iterable[LoggedCall], policy: RoutingPolicy, source
         seen = learned.fitted.get("log") if learned is not None else None
         if learned is None or not isinstance(seen, Mapping):
             continue
-        first, last = float(seen["first"]), float(seen["last"])
-        found = labels_from_log(_Between(logged, first, last), learned.weak, learned.strong, source)
+        tuned_on = _Those(logged, partial(_is_between, float(seen["first"]), float(seen["last"])))
+        found = labels_from_log(tuned_on, learned.weak, learned.strong, source)
         if len(found.labels) >= MIN_TO_CROSS_FIT:
             scores = cross_scores(design_of(found.labels))
             threshold = learned.threshold
             choices |= {id_: score >= threshold for id_, score in zip(found.call_ids, scores, strict=True)}
     return choices
+
+
+def _is_between(first: float, last: float, entry: LoggedCall) -> bool:
+    return first <= entry.decision.at <= last
 
 
 def choose_again(decision: RoutingDecision, policy: RoutingPolicy) -> TierChoice:
@@ -240,14 +248,14 @@ def _answered_above(entry: LoggedCall, tier: int) -> bool:
     return any(c.target == answered and c.tier > tier for c in entry.decision.candidates)
 
 
-class _Between:
-    """The calls of a log between two moments, read anew each time."""
+class _Those:
+    """The calls of a log that are wanted, read anew each time."""
 
-    def __init__(self, logged: Iterable[LoggedCall], first: float, last: float) -> None:
-        self._logged, self._first, self._last = rereadable(logged), first, last
+    def __init__(self, logged: Iterable[LoggedCall], wanted: Callable[[LoggedCall], bool]) -> None:
+        self._logged, self._wanted = rereadable(logged), wanted
 
     def __iter__(self) -> Iterator[LoggedCall]:
-        return (entry for entry in self._logged if self._first <= entry.decision.at <= self._last)
+        return filter(self._wanted, self._logged)
 
 
 class _Mean:

@@ -114,3 +114,45 @@ def test_the_proxy_books_a_mixed_group_as_who_answered(path, stream, proxy):
     answered = sorted(body["model"] for body in bodies if body)  # LiteLLM asks for the list of models on its own
     booked = [row.scopes for row in proxy.rows()[rows:] if row.kind == "book"]
     assert sorted(scope.partition(":")[2] for scopes in booked for scope in scopes if scope[:6] == "model:") == answered
+
+
+HIDING = {
+    "mixes models": [("small", MODELS[0], {}), ("small", MODELS[1], {})],
+    "has a silent_model": [("small", MODELS[0], {"silent_model": "big"})],
+    "adds n to its calls": [("small", MODELS[0], {"n": 2})],
+    "differ in max_tokens": [("small", MODELS[0], {"max_tokens": 5}), ("small", MODELS[0], {"max_tokens": 6})],
+    "is not known": [("small", MODELS[0], {}), ("small", "mistral/large", {})],
+}
+TIERS = [{"name": "s", "models": list(MODELS)}, {"name": "l", "models": ["anthropic/claude-sonnet-4-6"]}]
+
+
+@pytest.mark.parametrize("why", HIDING)
+def test_a_model_that_only_such_a_group_has_is_told_once_where_calls_are_routed(why, make_harness, caplog):
+    harness = make_harness(tiers=TIERS, routing={"policy": "threshold"})
+    router = harness.router([
+        *(harness.deployment(name, model, **params) for name, model, params in HIDING[why]),
+        harness.deployment("big", "anthropic/claude-sonnet-4-6"),
+    ])  # fmt: skip
+
+    def told():
+        return [record.getMessage() for record in caplog.records if "no routed call goes to" in record.getMessage()]
+
+    router.completion("big", ASK, max_tokens=30)
+    assert not told()  # who does not route need not know
+    for _ in range(2):
+        router.completion("smart", ASK, max_tokens=30)
+    first = told()[0]
+    assert len(told()) == len({message.split(":")[1] for message in told()})
+    assert f"tier s: no routed call goes to {MODELS[0]}: model group 'small'" in first
+    assert why in first
+    assert "model_name of its own" in first
+
+
+def test_a_model_that_has_a_group_of_its_own_beside_is_no_news(make_harness, caplog):
+    harness = make_harness(tiers=TIERS, routing={"policy": "threshold"})
+    router = harness.router([
+        *(harness.deployment("fast", model) for model in MODELS),
+        *(harness.deployment(model, model) for model in [*MODELS, "anthropic/claude-sonnet-4-6"]),
+    ])  # fmt: skip
+    assert router.completion("smart", ASK, max_tokens=30).model.startswith("gpt-5-mini")
+    assert "no routed call" not in caplog.text

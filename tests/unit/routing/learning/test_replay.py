@@ -82,3 +82,12 @@ def test_a_rule_on_what_the_log_does_not_keep_is_refused(log, tiers):
 def test_an_empty_log_is_an_empty_bill():
     (total,) = replay([], RoutingPolicy())
     assert (total.calls, total.paid_nanousd, total.after_nanousd.value) == (0, 0.0, 0.0)
+
+
+def test_a_call_that_was_refused_or_never_ended_is_none(log):
+    policy = RoutingPolicy(tiers=("small", "large"))
+    refused = [LoggedCall(entry.decision._replace(call_id=f"r{at}")) for at, entry in enumerate(log[:50])]
+    assert replay([*log, *refused], policy) == replay(log, policy)
+    graded = LoggedCall(refused[0].decision, (Outcome("r0", "feedback", 0.5, 0.0),))
+    assert replay([*log, graded], policy)[-1].calls == 2_001
+    assert replay(iter([*log, *refused]), policy)[-1].calls == 2_000
