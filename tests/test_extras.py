@@ -22,11 +22,7 @@ from llm_cost_middleware.extras import _DISTRIBUTION, EXTRA_OF, requirement_of
 
 PACKAGE = Path(llm_cost_middleware.__file__).parent
 PROJECT = PACKAGE.parent / "pyproject.toml"
-OPTIONAL_AT_RUN_TIME = {
-    "regex",
-    "tiktoken",
-    "tiktoken_ext",
-}  # without them bounds count bytes; the first comes with them
+OPTIONAL_AT_RUN_TIME = {"tiktoken", "tiktoken_ext"}  # without them bounds count bytes
 WITHOUT = """
 import importlib.machinery, json, sys, tempfile, traceback, warnings
 warnings.simplefilter("ignore")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm_cost_middleware.pricing.vocabulary import Vocabulary, _recipe, tiktoken_encoding
+from llm_cost_middleware.pricing.vocabulary import Vocabulary, _encoding, _recipe, _shape, tiktoken_encoding
 
 NAMES = ("o200k_base", "cl100k_base")
 TEXTS = {
@@ -46,7 +46,7 @@ def test_every_character_has(both):
     """Each in places where it decides how a text is cut into pieces."""
     counted, known = both
     characters = [chr(code) for code in range(sys.maxunicode + 1)]
-    old = [one for one in characters if not counted._is_new(one)]
+    old = [one for one in characters if not counted._is_new(_shape(one))]
     assert len(old) > 250_000
     for at in range(0, len(old), 512):
         text = "".join(f"a{c}b'L{c} {c}1{c}\n{c}  {c}B" for c in old[at : at + 512 : 7])
@@ -55,13 +55,27 @@ def test_every_character_has(both):
 
 
 @pytest.mark.parametrize("text", ["\U000323b0:A", "\u0a0e", "\ud83e\u0a0e"])
-def test_what_regex_may_cut_otherwise_is_counted_by_tiktoken_itself_and_said_to_take_long(text):
+def test_what_this_python_may_cut_otherwise_is_counted_by_tiktoken_itself_and_said_to_take_long(text):
     """Letters of a new Unicode, code points without a meaning."""
     for name in NAMES:
         counted = vocabulary(name)
         assert counted.effort(text) > 16_384
         assert counted.count(text) == len(tiktoken_encoding(name).encode_ordinary(text))
         assert counted.effort(text) == len(text)
+
+
+def test_a_vocabulary_that_cuts_texts_in_a_way_not_known_here_is_counted_by_tiktoken_from_the_first():
+    recipe = {**_recipe("cl100k_base"), "pat_str": r"\p{Han}+|\w+|\W"}
+    counted, text = Vocabulary(recipe), "敏捷的 fox_1, 2!"
+    assert counted.is_due
+    assert counted.effort(text) > 16_384
+    assert counted.count(text) == len(_encoding(recipe).encode_ordinary(text))
+    assert not counted.is_due
+
+
+def test_no_table_of_ranks_is_so_large_that_its_growth_takes_long(both):
+    """An event loop waits for each step of a thread that reads them."""
+    assert max(map(len, both[0]._ranks.values())) < 40_000 < sum(map(len, both[0]._ranks.values()))
 
 
 def test_a_table_needs_no_file_that_was_there_once(monkeypatch):
