@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from weakref import WeakKeyDictionary
+from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 from llm_cost_middleware.budget.backend import Journal, SharedState, SupportsAsync
 from llm_cost_middleware.budget.ledger import AsyncLedger, Ledger
@@ -41,7 +42,9 @@ class RuntimePool:
             self._shared = self.sync
         elif not isinstance(ledger.backend, SupportsAsync):  # worker threads serve every loop
             self._shared = Runtime(ledger, clock, AsyncLedger.over(ledger), self.orphans, self.orphans.loop_calls)
-        self._by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()
+        # Connections belong to the event loop that opened them, and hold it: neither is collected while it stands here.
+        self._by_loop: dict[asyncio.AbstractEventLoop, Runtime] = {}
+        self._ends: dict[asyncio.AbstractEventLoop, AsyncGenerator[None]] = {}
 
     def look_after(self, plan: UpkeepPlan) -> None:
         """Give the ledger this upkeep from now on, where it has any."""
@@ -68,24 +71,46 @@ class RuntimePool:
         """The runtime of the running event loop."""
         if self._shared is not None:
             return self._shared
-        # Connections belong to the event loop that opened them.
         loop = running_loop(blocks=True)
         assert loop is not None  # noqa: S101 - it is there, or the line above raises; for mypy
         with self._lock:
             runtime = self._by_loop.get(loop)
             if runtime is None:
+                self._forget_closed_loops()
                 aledger = AsyncLedger.over(self.ledger)
                 runtime = self._by_loop[loop] = Runtime(
                     self.ledger, self.sync.clock, aledger, self.orphans, self.orphans.loop_calls
                 )
+                if loop not in self._ends:
+                    self._ends[loop] = end = self._until_the_loop_ends()
+                    with suppress(StopIteration):  # it yields at once
+                        end.__anext__().send(None)
             return runtime
+
+    async def _until_the_loop_ends(self) -> AsyncGenerator[None]:
+        """Close the connections with the event loop: who ends one finishes its generators, as ``asyncio.run`` does."""
+        try:
+            yield
+        finally:
+            await self._leave_loop()
+
+    async def _leave_loop(self) -> None:
+        runtime = self._by_loop.pop(asyncio.get_running_loop(), None)
+        if runtime is not None and runtime.aledger is not None:
+            await runtime.aledger.aclose()
+
+    def _forget_closed_loops(self) -> None:
+        """Let go of loops that were closed with their generators unfinished, and of what was opened after that."""
+        for loop in [loop for loop in self._ends if loop.is_closed()]:
+            self._by_loop.pop(loop, None)
+            del self._ends[loop]
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop."""
-        runtime = self._shared if self._owned else None  # it closes the ledger itself
-        runtime = runtime or self._by_loop.pop(asyncio.get_running_loop(), None)
-        if runtime is not None and runtime.aledger is not None:
-            await runtime.aledger.aclose()
+        if self._owned and self._shared is not None and self._shared.aledger is not None:
+            await self._shared.aledger.aclose()  # it closes the ledger itself
+        else:
+            await self._leave_loop()
 
     def close(self) -> None:
         """Close the ledger, if this pool owns it."""
