@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 _OFFLINE_HOLDS, _PROVIDER_HOLDS = 100, 8
 """Fewer byte bounds than this in what is left: money is short, and counting comes first. A count by the provider is a
 request, so it is made later than one at home."""
-_FRESH_S = 1.0
+_FRESH_S = 1.0  # so long what a budget has left is not looked up again
 _SCOPES = 4_096
 
 
@@ -62,26 +62,27 @@ class Sizing:
         quote = stages.price.quote(call, target, counts, plan=stages.cache.plan(call, target))
         if self._settings.observe or quote.over_call_limit is not None:
             return quote  # an observer enforces nothing; a limit of the call itself is looked at next
+        framed = call.request.tools or call.request.output_schema  # whose length is estimated
+        if exact is None and quote.counted and (CLOSE_COUNT in quote.bound.notes or not framed):
+            return quote
+        if exact is None and not quote.counted and (known or self._counter_of(call, report, target) is None):
+            return quote
+        holds, scopes = _PROVIDER_HOLDS if exact is None else _OFFLINE_HOLDS, call.scopes_at(target)
+        now, seen = self._clock.monotonic(), self._left.get(scopes)
+        if seen is None or now - seen[0] >= _FRESH_S:
+            seen = yield from self._look_up(scopes, now)
+        left = seen[1]
+        if left is None or left >= holds * quote.amount_nanousd:
+            return quote
         if exact is not None:
-            seen = self._seen(call.scopes_at(target))
-            left = seen[1] if seen is not None else (yield from self._left_for(call, quote))
-            if left is not None and left < _OFFLINE_HOLDS * quote.amount_nanousd:
-                counts[exact.encoding] = yield RunInThread(exact.make)
-                return stages.price.quote(call, target, counts, plan=quote.plan)
-        elif (
-            quote.counted
-            and CLOSE_COUNT not in quote.bound.notes
-            and (call.request.tools or call.request.output_schema)
-        ):
-            left = yield from self._left_for(call, quote)
-            if left is not None and left < _PROVIDER_HOLDS * quote.amount_nanousd:
-                counts[str(target.plain)] = stages.price.close_count(call, target, counts)
-                return stages.price.quote(call, target, counts, plan=quote.plan)
-        elif not known and not quote.counted and self._counter_of(call, report, target) is not None:
-            left = yield from self._left_for(call, quote)
-            if left is not None and self._least(call, quote) <= left < _PROVIDER_HOLDS * quote.amount_nanousd:
-                return (yield from self._asked(call, report, quote))
-        return quote
+            counts[exact.encoding] = yield RunInThread(exact.make)
+        elif quote.counted:
+            counts[str(target.plain)] = stages.price.close_count(call, target, counts)
+        elif self._least(call, quote) <= left:
+            return (yield from self._asked(call, report, quote))
+        else:
+            return quote
+        return stages.price.quote(call, target, counts, plan=quote.plan)
 
     def counted(
         self, call: RoutedCall, report: CallReport, quote: Quote, refusal: BudgetExceededError
@@ -104,21 +105,13 @@ class Sizing:
             return quote  # a mark is given up sooner than a request is made
         return (yield from self._asked(call, report, quote))
 
-    def _left_for(self, call: RoutedCall, quote: Quote) -> Generator[Command, Any, NanoUSD | None]:
-        """What the tightest budget of the attempt has left, looked up once a second; ``None``: unlimited."""
-        scopes, now = call.scopes_at(quote.target), self._clock.monotonic()
-        seen = self._seen(scopes)
-        if seen is None:
-            left = yield from self._available(scopes)
-            if len(self._left) > _SCOPES:
-                self._left.clear()
-            seen = self._left[scopes] = now, left
-        return seen[1]
-
-    def _seen(self, scopes: tuple[str, ...]) -> tuple[float, NanoUSD | None] | None:
-        """When what some scopes have left was looked up, and what it was; ``None``: not in the last second."""
-        seen = self._left.get(scopes)
-        return seen if seen is not None and self._clock.monotonic() - seen[0] < _FRESH_S else None
+    def _look_up(self, scopes: tuple[str, ...], now: float) -> Generator[Command, Any, tuple[float, NanoUSD | None]]:
+        """What the tightest budget of some scopes has left, and when it was looked up; ``None``: unlimited."""
+        left = yield from self._available(scopes)
+        if len(self._left) > _SCOPES:
+            self._left.clear()
+        seen = self._left[scopes] = now, left
+        return seen
 
     def _could_fit(self, call: RoutedCall, quote: Quote, refusal: BudgetExceededError) -> bool:
         """Whether the attempt would fit if its input were as short as can be hoped for."""

@@ -79,7 +79,7 @@ def decide(  # noqa: C901 - one step for each thing that decides
         features, request, site, context.budget_left, context.now, groups, context.fallen_back or NO_FALLBACKS
     )
     if own.kind == "off" or request.model_pinned or request.context.forced_model:
-        return _named(own, candidates, given, context)
+        return _as_told(own, candidates, given, context)
     host = candidates if type(candidates) is CandidateSet else CandidateSet(candidates)
     outputs = history.outputs(site) if history is not None else NO_OUTPUTS
     evaluated = _evaluate(host, own, request, features, context.affinity, outputs)
@@ -147,7 +147,7 @@ def _without_takers(
     return evaluated
 
 
-def _named(
+def _as_told(
     policy: RoutingPolicy, candidates: Sequence[Candidate], given: PolicyInput, context: RoutingContext
 ) -> RoutingDecision:
     """The decision for a call whose model is forced or pinned, or that names none while routing is off.

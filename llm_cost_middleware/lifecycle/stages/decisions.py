@@ -202,11 +202,11 @@ class DecisionRecorder:
             self._repeats.answered(key, call.id, self._clock.monotonic())
 
     def decisions(self) -> tuple[RoutingDecision, ...]:
-        """The decisions, oldest first, with their candidates written out."""
+        """The decisions, oldest first, with their candidates and reasons written out."""
         with self._lock:
             self._take_new()
             found = [logged.decision for logged in self._log.read()]
-        return tuple(one._replace(candidates=tuple(one.candidates)) for one in found)
+        return tuple(one._replace(candidates=tuple(one.candidates), reason=one.reason) for one in found)
 
     def usual_outputs(self) -> SiteHistory:
         """The lengths of answers by call site, as logged by all processes in the last week; read once."""

@@ -66,10 +66,8 @@ class HealthStage:
     def limits_s(self, call: RoutedCall, target: ModelRef, now: float) -> tuple[float | None, float | None]:
         """Seconds that the configuration lets a request take, and after which the deadline cuts it; ``None``: neither.
 
-        An observer leaves the caller's own timeout alone.
+        Asked where ``limits_time``: an observer leaves the caller's own timeout alone.
         """
-        if not self.limits_time:
-            return None, None
         timeout_s, policy = self._settings.timeouts.get(target.provider), self._policy
         if not policy.cut_at_deadline or policy.deadline_s == inf:
             return timeout_s, None

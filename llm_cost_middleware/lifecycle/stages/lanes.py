@@ -118,9 +118,8 @@ class LaneStage:
         return replace(call, decision=decision, lane=choice, flex_at=taken)
 
     def in_time(self, call: RoutedCall) -> RoutedCall:
-        """The call as it goes on from here: without flex, where no time is left for a try."""
-        if not call.flex_at or call.lane is None:
-            return call
+        """A call at flex as it goes on from here: without it, where no time is left for a try."""
+        assert call.lane is not None  # noqa: S101 - ``choose`` gives it with the models at flex
         left = call.lane.left_s(self._clock.monotonic() - call.started_at)
         return call if left >= call.lane.least_s else replace(call, flex_at=frozenset())
 
