@@ -83,9 +83,11 @@ class Run:
         self.variables = os.environ | {
             "LITELLM_LOCAL_MODEL_COST_MAP": "True", "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONUNBUFFERED": "1",
             "UV_PYTHON_DOWNLOADS": "never", "LLM_COST_DATA": str(DATA),
+            "PIP_COMPILE": "0",  # all 24,000 modules; the first process that imports one leaves it compiled to the next
         }  # fmt: skip
-        self.variables.pop("VIRTUAL_ENV", None)  # the environment that this run was started from is none of ours
-        self.variables.pop("PYTHONPATH", None)
+        # The environment that this run was started from is none of ours, and hosts are compiled once, not by each test.
+        for name in ("VIRTUAL_ENV", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE"):
+            self.variables.pop(name, None)
         if not DATA.is_dir() and not os.environ.get("LLM_COST_DATA"):
             del self.variables["LLM_COST_DATA"]
 
@@ -212,13 +214,13 @@ def copy(run: Run, name: str) -> Path:
     return tree
 
 
-def readme_commands() -> tuple[str, str]:
-    """What a newcomer copies: the only two blocks of shell in the README."""
+def readme_commands() -> tuple[str, str, str]:
+    """What a newcomer copies: the only two blocks of shell in the README, the second as install and test."""
     blocks = re.findall(
         r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
     )
     demo, tests = (block.strip() for block in blocks)
-    return demo, tests
+    return demo, *tests.rsplit(" && ", 1)
 
 
 def demo(run: Run, log: Path) -> str:
@@ -231,25 +233,23 @@ def demo(run: Run, log: Path) -> str:
     return versions(tree / ".venv/bin/python")
 
 
-def suite(run: Run, tree: Path) -> str:
-    """The README's second command: the whole suite; its output is shown as it comes."""
-    run.call(["bash", "-c", readme_commands()[1]], tree)
+def with_tools(run: Run, tree: Path, log: Path) -> Path:
+    """The environment of the whole suite, as the README's second command makes it; the first row that needs it does."""
+    tools = tree / ".venv/bin"
+    with run.making:
+        if not tools.is_dir():
+            run.call(["bash", "-c", readme_commands()[1]], tree, log)
+    return tools
+
+
+def suite(run: Run, tree: Path, log: Path) -> str:
+    """The tests of the README's second command: the whole suite; its output is shown as it comes."""
+    with_tools(run, tree, log)
+    run.call(["bash", "-c", readme_commands()[2]], tree)
     changed = subprocess.check_output(["git", "status", "--porcelain"], cwd=tree, text=True)
     if changed:
         raise StepFailedError(f"the tests left files behind:\n{changed}")
     return versions(tree / ".venv/bin/python")
-
-
-def with_tools(run: Run, tree: Path, log: Path) -> Path:
-    """The environment of the whole suite; made here where the suite was not asked for."""
-    tools, uv = tree / ".venv/bin", run.scratch / "uv/bin/uv"
-    with run.making:
-        if tools.is_dir():
-            return tools
-        run.call([uv, "venv", "-q", "--seed", "--python", sys.executable, tree / ".venv"], tree, log)
-        install = ["pip", "install", "-q", "--python", tools / "python", "-c", "tests/constraints.txt", "-e", ".[test]"]
-        run.call([uv, *install], tree, log)
-    return tools
 
 
 def linters(run: Run, tree: Path, log: Path) -> str:
@@ -276,7 +276,7 @@ def wheel(run: Run, tree: Path, log: Path) -> str:
                for one in (tools / "python", python)]  # fmt: skip
     # The dependencies were installed for the suite: this environment sees them, and in front of them its own wheel.
     (Path(purelib[1].strip()) / "dependencies.pth").write_text(purelib[0], encoding="utf-8")
-    shutil.copytree(tree / "tests", made / "tree/tests")
+    shutil.copytree(tree / "tests", made / "tree/tests", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE"):
         shutil.copy2(tree / name, made / "tree" / name)
     proof = f"import llm_cost_middleware as m, sys; sys.exit(not m.__file__.startswith({str(made / 'venv')!r}))"
@@ -346,21 +346,17 @@ def without_data(run: Run, tree: Path, log: Path) -> str:
 
 
 def everything(run: Run, wanted: list[str]) -> bool:
-    """All environments: the suite, whose tests of time want the machine for themselves, then the others two by two."""
+    """All environments, the longest first, two by two but for the suite, whose tests of time want the whole machine."""
     uv, tree = run.scratch / "uv", copy(run, "tests")
-    alone: dict[str, Callable[[Path], str]] = {
+    before: dict[str, Callable[[Path], str]] = {  # installing is the work of one core
+        "README, command 2 (installing)": lambda log: versions(with_tools(run, tree, log) / "python"),
         "README, command 1 (demo)": lambda log: demo(run, log),
-        "README, command 2 (whole suite)": lambda _: suite(run, tree),
-    }
-    two_by_two: dict[str, Callable[[Path], str]] = {
-        "linters": lambda log: linters(run, tree, log),  # this and the next two in the environment of the suite
-        "wheel": lambda log: wheel(run, tree, log),
-        "without recorded data": lambda log: without_data(run, tree, log),
         "slim": lambda log: slim(run, log),
+    }
+    alone: dict[str, Callable[[Path], str]] = {"README, command 2 (whole suite)": lambda log: suite(run, tree, log)}
+    after: dict[str, Callable[[Path], str]] = {
         "newest of everything": lambda log: newest(run, log, sys.executable, "newest", HOST_TESTS),
     }
-    for one in LITELLM:
-        two_by_two[f"LiteLLM {one}"] = lambda log, one=one: litellm(run, log, one)  # type: ignore[misc]  # bound now
     passed = True
     for version in ("3.12", "3.13"):
         found = interpreter(version)
@@ -368,21 +364,25 @@ def everything(run: Run, wanted: list[str]) -> bool:
             must = os.environ.get("CI", "").lower() == "true"
             passed &= run.not_run(f"Python {version}", "no such interpreter here", failed=must)
         else:
-            two_by_two[f"Python {version}"] = (
+            after[f"Python {version}"] = (
                 lambda log, at=found, version=version: newest(run, log, at, f"python{version}", LANGUAGE_TESTS)  # type: ignore[misc]
             )
-    known = [*alone, *two_by_two]
+    after["wheel"] = lambda log: wheel(run, tree, log)  # this and the last two in the environment of the suite
+    for one in LITELLM:
+        after[f"LiteLLM {one}"] = lambda log, one=one: litellm(run, log, one)  # type: ignore[misc]  # bound now
+    after["linters"] = lambda log: linters(run, tree, log)
+    after["without recorded data"] = lambda log: without_data(run, tree, log)
+    known = [*before, *alone, *after]
     if strange := [name for name in wanted if name not in known]:
         raise SystemExit(f"no such environment: {', '.join(strange)}; there are: {', '.join(known)}")
     install_commands(run)
     run.call([sys.executable, "-m", "venv", uv], run.scratch)
     run.call([uv / "bin/python", "-m", "pip", "install", "-q", "uv"], run.scratch)
-    for name, work in alone.items():
-        if not wanted or name in wanted:
-            passed &= run.environment(name, work)
-    jobs = [(name, work) for name, work in two_by_two.items() if not wanted or name in wanted]
-    with ThreadPoolExecutor(2) as pool:
-        return passed & all(list(pool.map(lambda job: run.environment(*job), jobs)))
+    for rows, at_once in ((before, 2), (alone, 1), (after, 2)):
+        jobs = [(name, work) for name, work in rows.items() if not wanted or name in wanted]
+        with ThreadPoolExecutor(at_once) as pool:
+            passed &= all(list(pool.map(lambda job: run.environment(*job), jobs)))
+    return passed
 
 
 def main() -> int:
