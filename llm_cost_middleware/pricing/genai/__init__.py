@@ -84,7 +84,8 @@ class GenaiPrices:
     def names(self, provider: str) -> tuple[str, ...]:
         """Return the ids of the models priced in tokens, without ids that mean another model."""
         known = self._providers.get(provider)
-        return tuple(m.id for m in known.models if _in_tokens(m) and _is_same_model(m.match, m.id)) if known else ()
+        models = known.models if known else ()
+        return tuple(m.id for m in models if _in_tokens(m) and _is_same_model(m.match, m.id.lower()))
 
     def find(self, provider: str, model: str) -> Listing | None:
         """Return the listing of a model, by any of its names; ``None`` if there is none, or not in tokens."""
@@ -185,7 +186,7 @@ def _in_tokens(model: ModelInfo) -> bool:
 
 
 def _is_same_model(clause: Any, model: str) -> bool:
-    """Return whether a matching name means this model: ``claude-sonnet-4-5-anything`` is not Sonnet 4.5."""
+    """Return whether a matching name, in lower case, means this model: ``claude-sonnet-4-5-any`` is not Sonnet 4.5."""
     if hasattr(clause, "or_"):
         return any(_is_same_model(inner, model) for inner in clause.or_)
     if hasattr(clause, "starts_with"):

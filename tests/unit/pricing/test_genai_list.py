@@ -47,6 +47,45 @@ def test_every_name_finds_the_same_model(ours, theirs):
                 assert (found and found.id) == (expected and expected.id), (mine.id, name)
 
 
+ALL_PRICES = """
+import sys
+if sys.argv[1:]:
+    import genai_prices.data
+from contextlib import suppress
+from itertools import product
+from llm_cost_middleware.errors import PriceNotFoundError
+from llm_cost_middleware.pricing.catalogue import Catalogue
+from llm_cost_middleware.pricing.genai import GenaiPrices
+
+source, catalogue, days = GenaiPrices(), Catalogue(), {None}
+providers = source._providers.values()
+print(type(next(iter(providers))).__module__)
+for provider in providers:
+    print(provider.id, source.names(provider.id))
+    for model in provider.models:
+        for name in (model.id, model.id.upper(), f"{model.id}-20250807", f"{model.id}-latest", f"x-{model.id}"):
+            if found := source.find(provider.id, name):
+                dated = [*found.periods, *found.variants]
+                print(provider.id, name, found.id, found.context_window,
+                      *((*one[:-1], sorted(one.card.items())) for one in dated))
+                days |= {one.start for one in dated if one.start > 0}
+models = catalogue.models("anthropic") + catalogue.models("openai")
+for provider, model in product(("anthropic", "openai", "azure", "bedrock", "vertex_ai"), models):
+    with suppress(PriceNotFoundError):
+        print(provider, model, *(catalogue.rates(provider, model, day) for day in sorted(days, key=str)))
+"""
+
+
+def test_prices_are_the_same_whether_or_not_the_package_was_imported_before():
+    code = [sys.executable, "-c", ALL_PRICES]
+    running = [subprocess.Popen([*code, *told], stdout=subprocess.PIPE, text=True) for told in ([], ["import it"])]
+    read, imported = (process.communicate()[0].splitlines() for process in running)
+    assert [process.returncode for process in running] == [0, 0]
+    assert (read.pop(0), imported.pop(0)) == ("llm_cost_middleware.pricing.genai.types", "genai_prices.types")
+    assert len(read) > 3_000
+    assert [pair for pair in zip(read, imported, strict=True) if pair[0] != pair[1]] == []
+
+
 CODE = """
 import sys
 from llm_cost_middleware import CostConfig, CostPipeline
