@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -146,6 +147,8 @@ def _check_target(target: str, key: str) -> None:
     if not found or not _SCHEME.match(scheme) or not rest:
         form = '"log", "https://…" or a URL of apprise such as "mailto://…"'
         raise ConfigurationError(f"must be {form}", key=key)
+    if not is_webhook(target) and (near := get_close_matches(scheme.lower(), ("https", "http"), n=1, cutoff=0.8)):
+        raise ConfigurationError(f"{scheme}:// is no service; did you mean {near[0]}://?", key=key)
     if is_webhook(target):
         try:
             host = urlsplit(target).hostname

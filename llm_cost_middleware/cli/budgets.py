@@ -48,7 +48,7 @@ def show(
     config: ConfigOption = None,
     ledger: LedgerOption = None,
     watch: Annotated[
-        float | None, typer.Option(min=0.1, help="Show it again every so many seconds, until Ctrl-C.")
+        float | None, typer.Option(min=0.1, max=86_400, help="Show it again every so many seconds, until Ctrl-C.")
     ] = None,
     *,
     every: Annotated[bool, typer.Option("--all", help="Scopes without a budget too.")] = False,

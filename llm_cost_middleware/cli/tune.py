@@ -43,7 +43,7 @@ def tune(
     quality: Annotated[float, typer.Option(min=0.5, max=1.0, help="The share of the strong model's quality.")] = 0.95,
     confidence: Annotated[float, typer.Option(min=0.5, max=0.999, help="How likely the promise is kept.")] = 0.95,
     horizon: Annotated[
-        int | None, typer.Option(help="For how many calls; default: as many as labels; 0: long run.")
+        int | None, typer.Option(min=0, help="For how many calls; default: as many as labels; 0: long run.")
     ] = None,
     site_column: Annotated[str, typer.Option(help="The column that names the call site.")] = "site",
     costs: Annotated[tuple[str, str] | None, typer.Option(help="US dollars a call, weak and strong.")] = None,

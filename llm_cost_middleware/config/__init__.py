@@ -260,7 +260,7 @@ class CostConfig:
             write = f"llm-cost init {path}" if told else "llm-cost init"
             raise ConfigurationError(
                 f"no configuration: {path} does not exist. Write one with `{write}`, "
-                "name one in LLM_COST_CONFIG, or pass a CostConfig."
+                "name one in LLM_COST_CONFIG, or give one: --config FILE, in Python a CostConfig."
             )
         try:
             return cls.from_mapping(overrides({}, environment, cls))

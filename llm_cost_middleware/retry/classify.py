@@ -93,7 +93,7 @@ def classify(facts: FailureFacts) -> Failure:
         kind, why = by_status, "the status"
     else:
         name, named = _fallback_rule(facts.exception_names)
-        kind, why = (named.kind, name) if named is not None else (_K.UNKNOWN, "nothing known")
+        kind, why = (named.kind, name) if named is not None else (_K.UNKNOWN, "")
     if facts.answered and kind in {_K.CONNECTION, _K.TIMEOUT}:
         kind = _K.INTERRUPTED_STREAM
     retryable = _first(
@@ -107,7 +107,8 @@ def classify(facts: FailureFacts) -> Failure:
     billed = _billed(facts, kind) if stated is None else stated
     # Names alone: the provider's message may quote the prompt or a key.
     names = tuple([value for value in dict.fromkeys((facts.type, facts.code)) if _NAME.fullmatch(value)])
-    error = facts.exception_names[0] if facts.status is None and facts.exception_names else ""
+    named_by_status = facts.status is not None and kind is not _K.UNKNOWN  # a 200 does not say what went wrong
+    error = facts.exception_names[0] if facts.exception_names and not named_by_status else ""
     told: Sentence = (_reason, facts.provider or "", facts.status, names, error, facts.should_retry, kind, why)
     return Failure(kind, retryable, facts.retry_after, billed, told)
 
@@ -186,7 +187,8 @@ def _reason(
 ) -> str:  # fmt: skip
     answered = f"status {status}" if status is not None else ""
     wished = f"x-should-retry {str(should_retry).lower()}" if should_retry is not None else ""
-    return f"{', '.join(filter(None, (provider, answered, *names, error, wished)))}: {kind} by {why}"
+    known = f"{kind} by {why}" if why else kind
+    return f"{', '.join(filter(None, (provider, answered, *names, error, wished)))}: {known}"
 
 
 @for_each_provider

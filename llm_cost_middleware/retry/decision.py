@@ -19,6 +19,7 @@ from llm_cost_middleware.retry.state import RetryState
 from llm_cost_middleware.sentences import Sentence, told_when_read
 
 _K = FailureKind
+_MEANT = {_K.UNKNOWN: "a failure of an unknown kind"}
 _MODEL_SPECIFIC = frozenset({_K.RATE_LIMITED, _K.OVERLOADED, _K.CONTEXT_OVERFLOW})
 """Kinds that another model of the same provider may avoid: limits and load are per model."""
 RetryRule = Literal["retryable", "fallback", "delivered", "not_retryable", "attempts", "deferred", "deadline", "quota"]
@@ -82,7 +83,7 @@ def decide(policy: RetryPolicy, state: RetryState, failed: FailedAttempt, rng: R
     rule: RetryRule
     why: Sentence
     if not failure.retryable or (policy.retry_on is not None and failure.kind not in policy.retry_on):
-        rule, why = "not_retryable", ("a retry does not help against {}".format, failure.kind)
+        rule, why = "not_retryable", ("a retry does not help against {}".format, _MEANT.get(failure.kind, failure.kind))
     elif other is not None and attempt + 1 == policy.max_attempts:
         rule, why = "attempts", ("{}, and one attempt is left".format, failure.kind)
     else:

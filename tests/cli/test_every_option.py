@@ -6,7 +6,7 @@ from enum import Enum
 from typing import get_args, get_type_hints
 
 import pytest
-from command_line import whole_command_line
+from command_line import commands
 from typer.testing import CliRunner
 
 from llm_cost_middleware import Ledger
@@ -17,18 +17,6 @@ from llm_cost_middleware.request import ModelRef
 
 runner = CliRunner()
 HOSTILE = "=HYPERLINK(1)\x1b[31mred\x07\u202e"
-
-
-def commands(group=None, path=()):
-    """Every command of the parser: the words that call it, and itself."""
-    group = whole_command_line() if group is None else group
-    for name, command in group.commands.items():
-        if hasattr(command, "commands"):  # not ``click.Group``: typer brings a copy of click
-            if command.invoke_without_command:
-                yield (*path, name), command
-            yield from commands(command, (*path, name))
-        else:
-            yield (*path, name), command
 
 
 EVERY = dict(commands())

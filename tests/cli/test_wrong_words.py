@@ -1,6 +1,7 @@
 """Words that no command can use: each is told in a line, and never by a traceback."""
 
 import pytest
+from command_line import commands
 from typer.testing import CliRunner
 
 from llm_cost_middleware import ConfigurationError, CostConfig, Ledger, LLMCostError
@@ -90,3 +91,55 @@ def test_an_address_that_can_be_called_is_taken(address):
 def test_nothing_follows_the_end_of_a_call():
     with pytest.raises(ConfigurationError, match="nothing can follow 'raise'"):
         CostConfig(output={"on_insufficient": ["raise", "cap_output"]})
+
+
+NEEDED = {
+    "scope": "team:a", "limit": "7", "file": "r.jsonl", "policy": "p.toml", "before": "30d", "files": "wrong.bin",
+    "batch": "x", "reservation_id": "r1", "actual": "1", "archived": "wrong.bin", "to": "copy.db",
+}  # fmt: skip
+"""What a command needs, by the name of the argument or option."""
+WRONG = ("", "-1", "9" * 40, "nan", "1e400", "ü☃", "x" * 300, "http://x:y z", "=", ".", "wrong.bin", "no/such/file")
+EVERY = dict(commands())
+OTHERS = {("dashboard",), ("doctor",), ("demo",)}
+"""Commands that serve, open every host, or play: tested where they are."""
+
+
+def wrong_words(command):
+    """Every argument and option of a command with everything that is wrong for some, the others as they should be."""
+    needed = [one for one in command.params if one.required]
+    for wrong in command.params:
+        if wrong.param_type_name == "option" and (wrong.is_flag or wrong.name == "help"):
+            continue
+        for word in WRONG:
+            given = {one: NEEDED[one.name] for one in needed} | {wrong: word}
+            options = [f"{one.opts[-1]}={value}" for one, value in given.items() if one.param_type_name == "option"]
+            yield *options, "--", *(value for one, value in given.items() if one.param_type_name == "argument")
+
+
+@pytest.mark.parametrize("path", sorted(EVERY.keys() - OTHERS), ids=" ".join)
+def test_no_wrong_word_ends_in_a_traceback(run, path, tmp_path):
+    (tmp_path / "wrong.bin").write_bytes(bytes(range(256)))
+    (tmp_path / "p.toml").write_text("[routing]")
+    (tmp_path / "r.jsonl").write_text('{"model": "gpt-5-mini", "messages": [{"role": "user", "content": "hi"}]}')
+    (tmp_path / "llm-cost.toml").write_text('[ledger]\nurl = "sqlite:///l.db"')
+    known = set(tmp_path.iterdir())
+    for words in wrong_words(EVERY[path]):
+        run(*path, *words)
+        done = run.last
+        assert isinstance(done.exception, LLMCostError | OSError | SystemExit | None), (words, done.exception)
+        if done.exit_code:
+            assert "\n" not in str(done.exception), words
+            assert f"{done.output}{done.exception}".strip(), words
+        for made in set(tmp_path.iterdir()) - known:
+            if made.is_file():
+                made.unlink()
+
+
+@pytest.mark.parametrize(("target", "meant"), [("htp://x/y", "http"), ("htps://x", "https"), ("HTTPSS://x", "https")])
+def test_a_misspelt_webhook_is_no_service_of_apprise(target, meant):
+    with pytest.raises(ConfigurationError, match=f"is no service; did you mean {meant}://"):
+        CostConfig(alerts=[{"when": "threshold", "to": [target]}])
+
+
+def test_who_has_no_configuration_is_told_what_he_can_give(run):
+    assert "--config FILE, in Python a CostConfig. Or name a ledger alone: --ledger" in run("report")[1]

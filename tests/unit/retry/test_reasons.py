@@ -15,8 +15,9 @@ from llm_cost_middleware.events import CallFailed, Retried, Voided
 from llm_cost_middleware.provider import Failure, FailureKind
 from llm_cost_middleware.providers import get_provider
 from llm_cost_middleware.request import ModelRef
-from llm_cost_middleware.retry.classify import classify_error, classify_response
+from llm_cost_middleware.retry.classify import classify, classify_error, classify_response
 from llm_cost_middleware.retry.decision import FailedAttempt, decide
+from llm_cost_middleware.retry.facts import FailureFacts
 from llm_cost_middleware.retry.flex import FlexTry, after_flex
 from llm_cost_middleware.retry.policy import RetryPolicy
 from llm_cost_middleware.retry.state import RetryState
@@ -30,6 +31,9 @@ CASES = {
     "overloaded, and a part of the answer was handed on": lambda: decided(delivered=True),
     "overloaded after 3 of 3 attempts": lambda: decided(attempt=3),
     "a retry does not help against overloaded": lambda: decided(retryable=False),
+    "a retry does not help against a failure of an unknown kind": lambda: decided(
+        retryable=False, kind=FailureKind.UNKNOWN
+    ),
     "overloaded, and one attempt is left: on to openai/gpt-5-mini": lambda: decided(attempt=2, fallbacks=(ABROAD,)),
     "overloaded, again in 0.1 s": lambda: decided(attempt=1),
     "overloaded, and the retry quota of anthropic is used up": lambda: decided(used_up=True),
@@ -40,6 +44,9 @@ CASES = {
     "openai, status 429, requests, rate_limit_exceeded, x-should-retry false: rate_limited by the provider's code or "
     "message": lambda: classify_response("openai", 429, {"x-should-retry": "false"}, LIMITED),
     "anthropic, status 529: overloaded by the status": lambda: classify_response("anthropic", 529, {}, ""),
+    "openai, status 200, own.ParseError: unknown": lambda: classify(
+        FailureFacts("openai", 200, exception_names=("own.ParseError",))
+    ),
     "openai, builtins.TimeoutError: timeout by builtins.TimeoutError": lambda: classify_error(
         TimeoutError(), provider="openai"
     ),
@@ -47,12 +54,12 @@ CASES = {
 """Every kind of reason, with what has it."""
 
 
-def decided(*, retryable=True, retry_after=None, used_up=False, **facts):
+def decided(*, retryable=True, retry_after=None, used_up=False, kind=BUSY, **facts):
     policy = RetryPolicy(breaker=False)
     state = RetryState(policy, Random(2))
     while used_up and state.acquire(HERE.provider, BUSY) is not None:
         pass
-    failure = Failure(BUSY, retryable, retry_after, "no", "")
+    failure = Failure(kind, retryable, retry_after, "no", "")
     facts = {"attempt": 1, "elapsed_s": 1.0, "now": 100.0, **facts}
     return decide(policy, state, FailedAttempt(failure, HERE, **facts), Random(1))
 
