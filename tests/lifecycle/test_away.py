@@ -64,7 +64,7 @@ def test_a_call_refused_by_a_frozen_server_leaves_nothing_pending(server):
         started = time.monotonic()
         with pytest.raises(LedgerUnavailableError):
             ledger.reserve("0.5", id="frozen")
-        assert time.monotonic() - started < 1.5  # as long as a caller may wait, and what a loaded machine adds
+        assert time.monotonic() - started < 9.0  # as long as in production, of which a loaded machine may need some
         time.sleep(0.2)
         thaw(server)
         assert ledger.balance("global").pending == 0

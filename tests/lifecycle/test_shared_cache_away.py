@@ -99,10 +99,10 @@ def server(tmp_path):
 
 
 def check(shop, calls):
-    """All calls were answered, all but the first from the cache, and none waited longer than the storage's patience."""
+    """All calls were answered, all but the first from the cache, and none waited with the patience of production."""
     assert shop.read() == [False, *[True] * (calls - 1)]
-    # Its turns: what was learned is read, money is reserved and settled, and what was learned is written.
-    assert max(shop.took) < 4 * (PATIENCE_S + TIMEOUT_S) + 1.0
+    # A call has five turns at the storage. In production one alone may take 9 s; a disk that is busy takes some itself.
+    assert max(shop.took) < 9.0
 
 
 def check_books(shop, calls):
