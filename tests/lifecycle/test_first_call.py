@@ -99,7 +99,7 @@ threading.setprofile(look)
 asyncio.run(main())
 most = {kind: max(step[kind] for step in steps) for kind in steps[0]}
 assert sum(step["modules"] for step in steps) > 20 and sum(step["tables"] for step in steps) > 4, steps
-assert most["modules"] <= 10 and most["tables"] == 1, steps
+assert most["modules"] <= 12 and most["tables"] == 1, steps
 assert not any(step["modules"] and step["tables"] for step in steps), steps
 """
 
