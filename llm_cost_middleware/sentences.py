@@ -21,8 +21,8 @@ _VERBS = ("__eq__", "__ne__", "__hash__", "__repr__", "__rich_repr__", "__reduce
 
 def text(told: Sentence) -> str:
     """The text of a sentence."""
-    if isinstance(told, str):
-        return told
+    if type(told) is not tuple:
+        return cast("str", told)
     make, *values = told
     return cast("str", make(*[text(value) if _is_sentence(value) else value for value in values]))
 
@@ -47,7 +47,7 @@ class _Told:
         if carrier is None:
             return self
         told = self.held(carrier)
-        if type(told) is not str:
+        if type(told) is tuple:
             told = text(told)
             self._hold(carrier, told)
         return told

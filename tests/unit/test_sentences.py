@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from dataclasses import asdict, replace
 from random import Random
@@ -260,6 +261,15 @@ def test_who_hears_of_a_call_but_not_of_its_reason_formats_none():
     (routed,) = [event for event in events if isinstance(event, Routed)]
     assert type(unread(routed, "reason")) is type(unread(decision, "reason")) is tuple
     assert routed.reason == decision.reason == SMALL
+
+
+@pytest.mark.parametrize("written", [None, 5, ["a", "b"], [], {}])
+def test_what_another_wrote_for_a_reason_is_read_as_it_stands(written):
+    line = json.loads(route(ask()).to_json()) | {"reason": written}
+    read = RoutingDecision.from_json(json.dumps(line))
+    assert read.reason == written
+    assert read == RoutingDecision.from_json(read.to_json())
+    assert pickle.loads(pickle.dumps(read)) == read  # noqa: S301 - made here
 
 
 def test_a_shared_log_is_written_the_text(tmp_path):
