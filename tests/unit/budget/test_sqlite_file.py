@@ -179,7 +179,9 @@ def test_ctrl_c_at_any_line_leaves_a_ledger_that_goes_on(tmp_path, monkeypatch, 
     """An interrupt at every line of the queue's leader, and of a reader, one after the other."""
     monkeypatch.setattr(group_commit, "PATIENCE_S", 1.0)
     writer = group_commit.GroupCommitWriter
-    walked = [LedgerFile.reading] if verb == "balance" else [writer.run, writer._lead, writer._commit_turn]
+    walked = (
+        [LedgerFile.reading] if verb == "balance" else [writer.run, writer._lead, writer._commit_turn, writer._end_turn]
+    )
     with Ledger.open(f"sqlite:///{tmp_path}/l.db") as ledger, Ledger.open(f"sqlite:///{tmp_path}/l.db") as other:
 
         def call(of):

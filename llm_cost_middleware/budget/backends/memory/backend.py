@@ -14,8 +14,10 @@ from weakref import WeakSet, WeakValueDictionary
 from msgspec import Struct
 
 from llm_cost_middleware.budget.backend import Snapshot
+from llm_cost_middleware.budget.backends.memory.accounts import NEVER, Account, Cell, carried
 from llm_cost_middleware.budget.backends.memory.budgets import MemoryBudgets
 from llm_cost_middleware.budget.backends.memory.erasure import MemoryErasure
+from llm_cost_middleware.budget.backends.memory.interrupted import MemoryInterruptions
 from llm_cost_middleware.budget.backends.memory.journal import KEEP, MemoryJournal
 from llm_cost_middleware.budget.backends.memory.leases import MemoryLeases
 from llm_cost_middleware.budget.backends.memory.reductions import MemoryReductions
@@ -37,49 +39,17 @@ from llm_cost_middleware.budget.rules import (
 from llm_cost_middleware.budget.rules.leases import ParcelEntry
 from llm_cost_middleware.budget.tallies import written_memo
 from llm_cost_middleware.clock import Clock
-from llm_cost_middleware.errors import ReservationNotFoundError
+from llm_cost_middleware.errors import LLMCostError, ReservationNotFoundError
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.money import NanoUSD
 
 _CELLS = 128  # kept of an account: two rolling windows of 60 slots, so none that still counts is dropped
-_NEVER = 2**63
-
-
-class _Cell:
-    """Sums of one account in one stretch of time."""
-
-    __slots__ = ("account", "index", "pending", "settled")
-
-    def __init__(self, account: _Account, index: int) -> None:
-        self.account, self.index = account, index
-        self.settled = self.pending = 0
-
-
-class _Account:
-    """One scope in one window: its cells, the settled sum from which on a warning is due, the cell that last warned."""
-
-    __slots__ = ("cells", "key", "seen", "warn_threshold", "warned")
-
-    def __init__(self, key: tuple[str, str]) -> None:
-        self.key, self.warn_threshold, self.warned, self.seen = key, _NEVER, -1, 0
-        self.cells: dict[int, _Cell] = {}
-
-    def cell(self, index: int) -> _Cell:
-        return self.cells.get(index) or self.cells.setdefault(index, _Cell(self, index))
-
-    def counted(self, posting: AccountPosting) -> tuple[int, int]:
-        """Return settled and pending in the window of a posting."""
-        if not posting.rolling:
-            cell = self.cells.get(posting.cell)
-            return (cell.settled, cell.pending) if cell else (0, 0)
-        counted = [cell for index, cell in self.cells.items() if index >= posting.first_cell]
-        return sum(cell.settled for cell in counted), sum(cell.pending for cell in counted)
 
 
 class _MemoryReservation(ReservationRecord, gc=False):
     """Record with the cells it is booked in, or with its refusal."""
 
-    cells: tuple[_Cell, ...] = ()
+    cells: tuple[Cell, ...] = ()
     slices: tuple[str, ...] = ()
     refusal: BudgetRefusal | None = None
 
@@ -89,8 +59,8 @@ class _PostingRoute(Struct, frozen=True):
 
     start: int
     until: int
-    cells: tuple[_Cell, ...]
-    limits: tuple[tuple[_Cell, int, AccountPosting], ...]
+    cells: tuple[Cell, ...]
+    limits: tuple[tuple[Cell, int, AccountPosting], ...]
     paused: tuple[str, Pause] | None
     slices: tuple[str, ...]
 
@@ -108,7 +78,7 @@ class _SharedState:
         self.order: deque[str] = deque()  # of `closed`, oldest first
         # Tuples, not ``Row``: they are made on every call and rarely read.
         self.rows: deque[tuple[int, str, str, int, int, tuple[str, ...], str, int, bytes]] = deque(maxlen=KEEP)
-        self.accounts: dict[tuple[str, str], _Account] = {}
+        self.accounts: dict[tuple[str, str], Account] = {}
         self.stamps = count(1)  # of accounts, when the cells of a call are looked up
         self.routes: dict[tuple[str, ...], _PostingRoute] = {}
         self.journal = MemoryJournal()
@@ -127,7 +97,7 @@ class _Registry:
 _registry = _Registry()
 
 
-class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions, MemorySlices):
+class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryInterruptions, MemoryLeases, MemoryReductions, MemorySlices):
     """``Backend`` in memory. All that a process opens on one name share one state, until the last is closed or gone."""
 
     blocks = False
@@ -157,7 +127,7 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
         """The journal; it keeps the last ``KEEP`` entries."""
         return self._state.journal
 
-    def reserve(  # noqa: C901 - one atomic step, read in one place
+    def reserve(  # noqa: C901, PLR0912 - one atomic step, read in one place
         self, id_: str, amount: int, scopes: tuple[str, ...], ttl: int, memo: bytes, *, fresh: bool
     ) -> Reservation:
         """See ``Backend``."""
@@ -173,29 +143,38 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
                 route = self._posting_route(scopes, now)
             if route.paused is not None:
                 raise route.paused[1].error(route.paused[0])
-            if route.slices:
-                self._draw(route.slices, amount)
-            # Every limit is checked before anything is changed: all scopes or none.
-            for cell, limit, posting in route.limits:
-                settled, pending = cell.account.counted(posting) if posting.rolling else (cell.settled, cell.pending)
-                if settled + pending + amount > limit:
-                    carried = _carried(cell.account, posting)
-                    if settled + pending + amount <= limit + carried:
-                        continue
-                    refusal = BudgetRefusal.of(posting, settled, pending, amount, carried)
-                    self._set_right(route.slices, now)
-                    if not fresh:
-                        record = _MemoryReservation(id_, scopes, amount, now, now)
-                        record.state, record.refusal = "refused", refusal
-                        self._close(record)
-                    raise refusal.error()
-            for cell in route.cells:
-                cell.pending += amount
-            record = _MemoryReservation(id_, scopes, amount, now, now + ttl, cells=route.cells, slices=route.slices)
-            self._open[id_] = record
-            self._rows.append((next(self._seq), "reserve", id_, now, amount, scopes, "reserved", now, memo))
-            if route.slices:
-                self._drawn(route.slices, now, now + ttl)
+            try:
+                if route.slices:
+                    self._draw(route.slices, amount)
+                # Every limit is checked before anything is changed: all scopes or none.
+                for cell, limit, posting in route.limits:
+                    settled, pending = (
+                        cell.account.counted(posting) if posting.rolling else (cell.settled, cell.pending)
+                    )
+                    if settled + pending + amount > limit:
+                        from_before = carried(cell.account, posting)
+                        if settled + pending + amount <= limit + from_before:
+                            continue
+                        refusal = BudgetRefusal.of(posting, settled, pending, amount, from_before)
+                        self._set_right(route.slices, now)
+                        if not fresh:
+                            record = _MemoryReservation(id_, scopes, amount, now, now)
+                            record.state, record.refusal = "refused", refusal
+                            self._close(record)
+                        raise refusal.error()  # noqa: TRY301 - among the checks of the step
+                for cell in route.cells:
+                    cell.pending += amount
+                record = _MemoryReservation(id_, scopes, amount, now, now + ttl, cells=route.cells, slices=route.slices)
+                self._open[id_] = record  # decides: from here on it is held
+                self._rows.append((next(self._seq), "reserve", id_, now, amount, scopes, "reserved", now, memo))
+                if route.slices:
+                    self._drawn(route.slices, now, now + ttl)
+            except LLMCostError:
+                raise
+            except BaseException:
+                row = next(self._seq), "reserve", id_, now, amount, scopes, "reserved", now, memo
+                self._finish_hold(id_, row, route.cells, route.slices)
+                raise
         held = amount if type(amount) is NanoUSD else NanoUSD(amount)
         return Reservation(id_, held, scopes, now / 1000, (now + ttl) / 1000, "pending")
 
@@ -213,7 +192,6 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
                 route = self._posting_route(scopes, now)
                 record = _MemoryReservation(id_, scopes, 0, now, now, cells=route.cells, slices=route.slices)
                 record.verb = "book"
-                self._open[id_] = record
             elif record is None:
                 raise ReservationNotFoundError(id_)
             return self._resolve(record, verb, amount, status, now, memo)
@@ -225,19 +203,32 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
         if transition is None:
             return record.replay(verb)
         pending, settled = transition.pending, transition.settled
-        warn = False
-        for cell in record.cells:
-            cell.pending += pending
-            cell.settled = total = cell.settled + settled
-            if total >= cell.account.warn_threshold:
-                warn = True
-        if record.state == "pending":
-            del self._open[record.id]
-            self._close(record)
-        apply(record, verb, transition, amount, status, now)
-        self._rows.append((next(self._seq), verb, record.id, now, amount, record.scopes, status, record.created, memo))
-        if record.slices:
-            self._set_right(record.slices, now)
+        row = next(self._seq), verb, record.id, now, amount, record.scopes, status, record.created, memo
+        warn, done = False, None
+        try:
+            # The sums of a cell change in one statement, between whose parts no signal is handled.
+            if pending:
+                for cell in record.cells:
+                    cell.pending, cell.settled = cell.pending + pending, cell.settled + settled
+                    if cell.settled >= cell.account.warn_threshold:
+                        warn = True
+                del self._open[record.id]  # decides: from here on it is resolved
+                self._close(record)
+            else:
+                for cell in record.cells:
+                    cell.settled, done = cell.settled + settled, cell
+                    if cell.settled >= cell.account.warn_threshold:
+                        warn = True
+                if record.state == "pending":  # a booking, or a hold of nothing
+                    self._open.pop(record.id, None)
+                    self._close(record)
+            apply(record, verb, transition, amount, status, now)
+            self._rows.append(row)
+            if record.slices:
+                self._set_right(record.slices, now)
+        except BaseException:
+            self._finish_resolution(record, transition, row, done)
+            raise
         crossed = self._crossed(record, settled) if warn and verb not in {"void", "expire"} else {}
         return record.told(verb, crossed)
 
@@ -292,8 +283,8 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
             for posting in state.budget_index.posting_plan(scopes, now).postings:
                 account = state.accounts.get((posting.scope, posting.window))
                 settled, pending = account.counted(posting) if account else (0, 0)
-                carried = _carried(account, posting)
-                totals.append(AccountTotals(posting.scope, posting.window, settled, pending, carried))
+                from_before = carried(account, posting)
+                totals.append(AccountTotals(posting.scope, posting.window, settled, pending, from_before))
             return Snapshot(state.budget_index, now, tuple(totals))
 
     def rows(self, since: int | None, scope: str | None) -> Iterator[Row]:
@@ -314,7 +305,7 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
                     del _registry.states[name]
 
     @staticmethod
-    def _entry(entry: ParcelEntry, cells: tuple[_Cell, ...]) -> _MemoryReservation:
+    def _entry(entry: ParcelEntry, cells: tuple[Cell, ...]) -> _MemoryReservation:
         held = 0 if entry.kind == "book" else entry.amount
         record = _MemoryReservation(entry.id, entry.scopes, held, entry.created, entry.expires, cells=cells)
         record.verb = "book" if entry.kind == "book" else "settle"
@@ -330,12 +321,13 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
         if len(state.order) > KEEP:
             del state.closed[state.order.popleft()]
 
-    def _account(self, scope: str, window: str) -> _Account:
+    def _account(self, scope: str, window: str) -> Account:
         key = scope, window
         account = self._state.accounts.get(key)
         if account is None:
-            account = self._state.accounts[key] = _Account(key)
+            account = Account(key)
             self._set_warn_threshold(account)
+            self._state.accounts[key] = account
         account.seen = next(self._state.stamps)
         return account
 
@@ -350,23 +342,23 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
             and not any(cell.pending for cell in account.cells.values())
         ]
         idle.sort(key=lambda key: state.accounts[key].seen)
+        state.routes.clear()  # they hold what is forgotten
         for key in idle[: max(len(state.accounts) - KEEP // 2, 0)]:
             del state.accounts[key]
-        state.routes.clear()  # they hold what was forgotten
         # Once more half-way, so that what is in use is seen. Where most have budgets, not at every call.
         self._look_again_at = max(KEEP * 3 // 4, len(state.accounts) * 9 // 8)
         self._account_limit = max(KEEP, len(state.accounts) * 5 // 4)
 
-    def _set_warn_threshold(self, account: _Account) -> None:
+    def _set_warn_threshold(self, account: Account) -> None:
         """Set the sum that a settle compares one cell with; 0 for a rolling account, whose sum is in several cells."""
         budget = self._state.budget_index.for_scope(account.key[0]).get(account.key[1])
         warn = budget.warn_nanousd if budget else None
-        account.warn_threshold = _NEVER if warn is None else warn if rolling_seconds(account.key[1]) is None else 0
+        account.warn_threshold = NEVER if warn is None else warn if rolling_seconds(account.key[1]) is None else 0
 
     def _posting_route(self, scopes: tuple[str, ...], now: int) -> _PostingRoute:
         if len(self._state.accounts) > self._look_again_at:
             self._routes.clear()
-            self._look_again_at = _NEVER
+            self._look_again_at = NEVER
         if len(self._state.accounts) > self._account_limit:
             self._forget_accounts()
         plan = self._state.budget_index.posting_plan(scopes, now)
@@ -382,10 +374,3 @@ class MemoryBackend(MemoryBudgets, MemoryErasure, MemoryLeases, MemoryReductions
             plan.start, plan.until, tuple(cells), tuple(limits), plan.paused, plan.slices
         )
         return route
-
-
-def _carried(account: _Account | None, posting: AccountPosting) -> int:
-    """What the limit of an account has from the window before."""
-    if posting.carry is None:
-        return 0
-    return posting.carry.unused(*(account.counted(posting.preceding()) if account else (0, 0)))

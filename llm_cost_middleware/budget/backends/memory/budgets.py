@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from llm_cost_middleware.budget.backend import BudgetStep
 from llm_cost_middleware.budget.model import Budget
 from llm_cost_middleware.budget.rules import (
+    BudgetChange,
     BudgetIndex,
     Overlay,
     budget_changes,
@@ -18,7 +19,8 @@ from llm_cost_middleware.budget.rules import (
 )
 
 if TYPE_CHECKING:
-    from llm_cost_middleware.budget.backends.memory.backend import _Account, _SharedState
+    from llm_cost_middleware.budget.backends.memory.accounts import Account
+    from llm_cost_middleware.budget.backends.memory.backend import _SharedState
 
 
 class MemoryBudgets:
@@ -26,8 +28,8 @@ class MemoryBudgets:
 
     _state: _SharedState
     _now: Callable[[], float]
-    _account: Callable[[str, str], _Account]
-    _set_warn_threshold: Callable[[_Account], None]
+    _account: Callable[[str, str], Account]
+    _set_warn_threshold: Callable[[Account], None]
 
     def set_budget(self, budget: Budget) -> None:
         """See ``Backend``. It counts what is open and the last ``KEEP`` resolved ids."""
@@ -52,30 +54,41 @@ class MemoryBudgets:
             amended = decide(state.register, state.budget_index.budgets, int(self._now() * 1000))
             if amended is None:
                 return False
-            state.register = amended.document
-            return self._replace(amended.budgets)
+            changes = budget_changes(state.budget_index.budgets, amended.budgets)
+            index = BudgetIndex(amended.budgets, Overlay.read(amended.document))
+            warned = {key: account.warned for key, account in state.accounts.items()}
+            try:
+                state.register, state.budget_index = amended.document, index  # in one: it decides
+                self._book_again(changes, warned)
+            except BaseException:  # Ctrl-C: what is booked again is booked again from the start
+                if state.budget_index is index:
+                    self._book_again(changes, warned)
+                raise
+            return bool(changes)
 
-    def _replace(self, budgets: tuple[Budget, ...]) -> bool:
-        """Put these budgets in force; where a window is new or gone, book again what was booked under it."""
+    def _book_again(self, changes: tuple[BudgetChange, ...], warned: dict[tuple[str, str], int]) -> None:
+        """Where a window is new or gone, book again what was booked under it."""
         state = self._state
-        changes = budget_changes(state.budget_index.budgets, budgets)
-        state.budget_index = BudgetIndex(budgets, Overlay.read(state.register))
         state.routes.clear()
         for change in changes:
             if change.moved:
-                self._refill(*change.key)
+                self._refill(*change.key, warned)
         for account in state.accounts.values():
             self._set_warn_threshold(account)
-        return bool(changes)
 
-    def _refill(self, pattern: str, window: str) -> None:
+    def _refill(self, pattern: str, window: str, warned: dict[tuple[str, str], int]) -> None:
         accounts, index = self._state.accounts, self._state.budget_index
-        changed = [key for key in accounts if key[1] == window and scope_matches(pattern, key[0])]
-        stale = {key: accounts.pop(key) for key in changed}
+
+        def is_stale(key: tuple[str, str]) -> bool:
+            return key[1] == window and scope_matches(pattern, key[0])
+
+        stale = [key for key in accounts if is_stale(key)]
+        for key in stale:
+            del accounts[key]
         for record in (*self._state.open.values(), *self._state.closed.values()):
             if record.refusal is not None:
                 continue
-            cells = [cell for cell in record.cells if cell.account.key not in stale]
+            cells = [cell for cell in record.cells if not is_stale(cell.account.key)]
             for scope in record.scopes:
                 budget = index.for_scope(scope).get(window) if scope_matches(pattern, scope) else None
                 if budget is not None:
@@ -84,6 +97,5 @@ class MemoryBudgets:
                     cell.pending += record.amount if record.state == "pending" else 0
                     cells.append(cell)
             record.cells = tuple(cells)
-        for key, account in stale.items():
-            if key in accounts:
-                accounts[key].warned = account.warned  # or a raised limit would warn twice in one window
+        for key in filter(is_stale, accounts):
+            accounts[key].warned = warned.get(key, -1)  # or a raised limit would warn twice in one window

@@ -18,8 +18,8 @@ from llm_cost_middleware.budget.rules.leases import (
 )
 
 if TYPE_CHECKING:
+    from llm_cost_middleware.budget.backends.memory.accounts import Cell
     from llm_cost_middleware.budget.backends.memory.backend import (
-        _Cell,
         _MemoryReservation,
         _PostingRoute,
         _SharedState,
@@ -37,7 +37,7 @@ class MemoryLeases:
     _resolve: Callable[..., object]
     _crossed: Callable[[_MemoryReservation, int], Crossed]
     _posting_route: Callable[[tuple[str, ...], int], _PostingRoute]
-    _entry: Callable[[ParcelEntry, tuple[_Cell, ...]], _MemoryReservation]
+    _entry: Callable[[ParcelEntry, tuple[Cell, ...]], _MemoryReservation]
 
     def ship(self, parcel: Parcel) -> Shipped:
         """See ``SupportsLeases``."""
@@ -49,11 +49,11 @@ class MemoryLeases:
                     known.add(entry.id)
                     continue
                 record = self._entry(entry, self._posting_route(entry.scopes, entry.created).cells)
-                self._state.open[entry.id] = record
                 if entry.kind == "book":
                     told = self._resolve(record, "book", entry.amount, entry.status, now, entry.memo)
                     crossed.update(zip(told.warnings, told.thresholds, strict=True))  # type: ignore[attr-defined]  # a receipt
                 else:
+                    self._state.open[entry.id] = record
                     for cell in record.cells:
                         cell.pending += entry.amount
                     self._tell_of(record, "reserve", entry.amount, now, entry.memo)

@@ -20,6 +20,7 @@ class MemoryReductions:
     _seq: Iterator[int]
     _find: Callable[[str], _MemoryReservation | None]
     _set_right: Callable[[tuple[str, ...], int], None]
+    _finish_reduction: Callable[[_MemoryReservation, int, tuple[object, ...]], None]
 
     def reduce(self, amounts: Sequence[tuple[str, int]]) -> tuple[Reduction, ...]:
         """See ``SupportsReduction``; all in one step."""
@@ -31,11 +32,16 @@ class MemoryReductions:
         record = self._find(id_)
         made = reduction(record, id_, amount)
         if record is not None and made.released_nanousd:
-            apply_reduction(record, made)
-            for cell in record.cells:
-                cell.pending -= made.released_nanousd
-            entry = next(self._seq), "reduce", id_, now, record.amount, record.scopes, "reserved", record.created, b""
-            self._state.rows.append(entry)
-            if record.slices:
-                self._set_right(record.slices, now)
+            held = int(made.amount_nanousd)
+            entry = next(self._seq), "reduce", id_, now, held, record.scopes, "reserved", record.created, b""
+            try:
+                apply_reduction(record, made)  # its last line decides: from here on it is reduced
+                for cell in record.cells:
+                    cell.pending -= made.released_nanousd
+                self._state.rows.append(entry)
+                if record.slices:
+                    self._set_right(record.slices, now)
+            except BaseException:
+                self._finish_reduction(record, held, entry)
+                raise
         return made

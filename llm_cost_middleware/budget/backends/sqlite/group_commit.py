@@ -17,6 +17,7 @@ import sys
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from threading import Lock, Semaphore, Thread
 from typing import Any, TypeVar
@@ -112,6 +113,7 @@ class GroupCommitWriter:
         self._mutex = Lock()
         self._waiting: deque[_Job] = deque()
         self._has_leader = False
+        self._ended: object = None  # the turn that was ended last
         self._turns_wanted = Semaphore(0)
         self._thread: Thread | None = None
 
@@ -175,18 +177,30 @@ class GroupCommitWriter:
     def _commit_turn(self) -> None:
         """Commit what waits, holding the queue lock; then release it and wake the next leader."""
         batch: list[_Job] = []
+        turn = object()
         try:
             with self._mutex:
-                batch = [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+                taken, rest = list(islice(self._waiting, _BATCH)), deque(islice(self._waiting, _BATCH, None))
+                batch, self._waiting = taken, rest  # in one: no signal comes between, and nobody's job is lost
             self._commit_batch(batch)
         finally:
-            self._queue_lock.release()
-            with self._mutex:
+            try:
+                self._end_turn(turn, batch)
+            except BaseException:  # say a KeyboardInterrupt: the others wait for what is left of it
+                self._end_turn(turn, batch)
+                raise
+
+    def _end_turn(self, turn: object, batch: list[_Job]) -> None:
+        """Release the queue lock, wake the next leader and those whose jobs were in the batch. Safe to run again."""
+        with self._mutex:
+            if self._ended is not turn:  # else the next one may have begun
+                self._queue_lock.release()
                 self._promote_next()
-            for job in batch:
-                if not job.done:
-                    job.error, job.done = LedgerUnavailableError(self._url, "interrupted"), True
-                job.notify()
+                self._ended = turn
+        for job in batch:
+            if not job.done:
+                job.error, job.done = LedgerUnavailableError(self._url, "interrupted"), True
+            job.notify()
 
     def _abandon(self, error: OSError) -> None:
         """Fail everyone who waits, at once: the ledger was closed under them."""
