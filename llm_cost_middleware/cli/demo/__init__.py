@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from llm_cost_middleware.cli import currency
 from llm_cost_middleware.cli.demo.conversations import Conversation, load, model_calls, packaged, tools
 from llm_cost_middleware.cli.demo.hosts import SendCall, chain_host, router_host
 from llm_cost_middleware.cli.demo.receipt import show
@@ -24,7 +25,7 @@ from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.sections import DEFAULT_TIERS
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError, LLMCostError
 from llm_cost_middleware.extras import needed_for
-from llm_cost_middleware.money import NanoUSD, format_usd, parse_usd
+from llm_cost_middleware.money import NanoUSD, parse_usd
 from llm_cost_middleware.pipeline import CostPipeline
 from llm_cost_middleware.retry.classify import classify_error
 
@@ -124,7 +125,7 @@ class _Playback:
         except Exception as error:
             if self._bill is not None or isinstance(error, LLMCostError):  # of the loopback provider: a fault of ours
                 raise
-            failure, spent = classify_error(error), format_usd(pipeline.ledger.balance("global").settled_nanousd)
+            failure, spent = classify_error(error), currency.exact(pipeline.ledger.balance("global").settled_nanousd)
             # not the provider's own words, which may quote a key
             told = f"a call failed: {failure.reason}, after {self.sent:,} calls and {spent}"
             raise LLMCostError(told) from None
