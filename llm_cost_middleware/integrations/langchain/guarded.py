@@ -29,7 +29,7 @@ from llm_cost_middleware.integrations.langchain.converse import ConverseGuard, g
 from llm_cost_middleware.integrations.langchain.embeddings import guard_embeddings
 from llm_cost_middleware.integrations.langchain.errors import ERRORS, RetryOn, except_refusals
 from llm_cost_middleware.integrations.langchain.metered import metered_only
-from llm_cost_middleware.integrations.langchain.runtime import ROUTE_KEY, GuardRuntime, RouteArgument
+from llm_cost_middleware.integrations.langchain.runtime import ROUTE_KEY, GuardRuntime, RouteArgument, check_loop
 from llm_cost_middleware.integrations.langchain.structured import check_of, in_one_piece
 from llm_cost_middleware.integrations.langchain.targets import plain_class, provider_of
 from llm_cost_middleware.integrations.langchain.vertex import VertexGuard, guard_vertex, speaks_vertex
@@ -234,6 +234,7 @@ class GuardMixin(_Model):
     def _route_prompts(
         self, prompts: Sequence[Sequence[BaseMessage]], kwargs: dict[str, Any], *, may_block: bool = False
     ) -> RouteArgument:
+        check_loop(may_block=may_block)
         metadata = kwargs.get("metadata")
         if len(prompts) != 1:
             return RouteArgument.create(metadata)  # each is routed when it is sent
@@ -243,6 +244,7 @@ class GuardMixin(_Model):
     def _route_input(
         self, given: Any, config: Any, kwargs: dict[str, Any], *, may_block: bool = False
     ) -> RouteArgument:
+        check_loop(may_block=may_block)
         messages = self._convert_input(given).to_messages()
         metadata = config.get("metadata")
         return self._llm_cost.route(self, messages, kwargs, metadata, stream=True, may_block=may_block)

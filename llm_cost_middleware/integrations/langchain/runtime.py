@@ -14,7 +14,8 @@ from langchain_core.messages import BaseMessage
 
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.context import METADATA_KEY, current_context, read_context
-from llm_cost_middleware.errors import LLMCostError, NoEligibleModelError
+from llm_cost_middleware.errors import ConfigurationError, LLMCostError, NoEligibleModelError
+from llm_cost_middleware.event_loops import other_loop
 from llm_cost_middleware.fork import ForkSafeLock
 from llm_cost_middleware.host import ainvoke, invoke
 from llm_cost_middleware.integrations.langchain.call import GuardedCall, RenderedCall
@@ -259,3 +260,15 @@ def _key(value: Any) -> Any:
     except TypeError:
         return repr(value)
     return value
+
+
+def check_loop(*, may_block: bool) -> None:
+    """Check, before money is set aside, that a call which may not block runs on asyncio: LangChain knows no other loop.
+
+    Raises:
+        ConfigurationError: It runs on trio, where LangChain would fail after it was sent.
+    """
+    if not may_block and other_loop() is not None:
+        raise ConfigurationError(
+            "LangChain's asynchronous calls run on asyncio alone, and this is trio: call it in a thread"
+        )
