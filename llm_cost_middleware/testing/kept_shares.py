@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import pytest
 
@@ -73,15 +73,16 @@ class KeptShareTests:
 
     def test_a_kept_share_may_be_set_changed_and_taken_back(self, backend: Backend, clock: FakeClock) -> None:
         budget = Budget("global", NanoUSD(100))
-        for share, room in (({"tag:checkout": "0.2"}, 80), ({"tag:checkout": "0.5"}, 50), ({}, 100)):
-            backend.set_budget(Budget(budget.scope, budget.limit, reserve=share))
-            with closing(self.open(clock)) as again:
+        with ExitStack() as opened:  # closed at the end: it may be the same storage
+            for share, room in (({"tag:checkout": "0.2"}, 80), ({"tag:checkout": "0.5"}, 50), ({}, 100)):
+                backend.set_budget(Budget(budget.scope, budget.limit, reserve=share))
+                again = opened.enter_context(closing(self.open(clock)))
                 stored = again.read(GLOBAL).budget_index.budgets[0]
-            assert {scope: str(part) for scope, part in stored.shares} == share
-            with pytest.raises(BudgetExceededError):
-                self._hold(backend, f"{room}+", room + 1, PLAIN)
-            self._hold(backend, f"{room}", room, PLAIN)
-            backend.resolve("void", f"{room}", 0, status="void")
+                assert {scope: str(part) for scope, part in stored.shares} == share
+                with pytest.raises(BudgetExceededError):
+                    self._hold(backend, f"{room}+", room + 1, PLAIN)
+                self._hold(backend, f"{room}", room, PLAIN)
+                backend.resolve("void", f"{room}", 0, status="void")
 
 
 GLOBAL = ("global",)
