@@ -228,6 +228,7 @@ class GuardMixin(_Model):
         self, inputs: list[Any], config: Any = None, *, return_exceptions: bool = False, **kwargs: Any
     ) -> list[Any]:
         """``batch`` on an event loop."""
+        check_loop(may_block=False)
         given = Batch.of(self._llm_cost, self, inputs, config, kwargs, return_exceptions=return_exceptions)
         return await given.arun(super().ainvoke, super().abatch)
 

@@ -39,6 +39,10 @@ async def abatch(model):
     await model.abatch([ASK, ASK])
 
 
+async def abatch_that_waits(model):
+    await model.abatch([ASK] * 12, {"metadata": {"llm_cost": {"patience": "24h"}}})
+
+
 async def astream_events(model):
     async for _ in model.astream_events(ASK, version="v2"):
         pass
@@ -49,8 +53,11 @@ async def in_a_chain(model):
         pass
 
 
+WAYS = [ainvoke, astream, abatch, abatch_that_waits, astream_events, in_a_chain]
+
+
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # LangChain leaves coroutines that asyncio would have run
-@pytest.mark.parametrize("ask", [ainvoke, astream, abatch, astream_events, in_a_chain], ids=lambda ask: ask.__name__)
+@pytest.mark.parametrize("ask", WAYS, ids=lambda ask: ask.__name__)
 @pytest.mark.parametrize("make", [claude, gpt, responses], ids=lambda make: make.__name__)
 def test_a_guarded_model_on_trio_sends_nothing_and_holds_nothing(make, ask, sim):
     with CostPipeline(CostConfig(budgets=[{"scope": "global", "limit": "10"}])) as pipeline:
@@ -59,5 +66,5 @@ def test_a_guarded_model_on_trio_sends_nothing_and_holds_nothing(make, ask, sim)
             trio.run(ask, model)
         balance = pipeline.ledger.balance("global")
         assert (sim.request_count, balance.pending_nanousd, balance.settled_nanousd) == (0, 0, 0)
-        if ask in (ainvoke, astream):  # else LangChain fails first, or while it tells of it
+        if ask in (ainvoke, astream, abatch, abatch_that_waits):  # else LangChain fails first, or while it tells of it
             assert "asyncio" in str(caught.value)
