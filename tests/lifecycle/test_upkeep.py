@@ -131,7 +131,7 @@ def test_archives_go_to_a_folder_that_is_named(make, tmp_path):
 
 def test_a_call_waits_for_none_of_it_and_a_storage_that_is_away_costs_none(make, monkeypatch):
     pipeline, clock = make(journal_lines=1_000)
-    begun, go_on = threading.Event(), threading.Event()
+    begun, go_on, before = threading.Event(), threading.Event(), set(threading.enumerate())
 
     def slow(*_, **__):
         begun.set()
@@ -147,7 +147,7 @@ def test_a_call_waits_for_none_of_it_and_a_storage_that_is_away_costs_none(make,
             for _ in range(3):
                 clock.advance(4_000)
                 call(pipeline)
-            assert sum(thread.name == "llm-cost-upkeep" for thread in threading.enumerate()) == 1
+            assert [thread.name for thread in set(threading.enumerate()) - before].count("llm-cost-upkeep") == 1
         finally:
             go_on.set()
         pipeline._runtimes.orphans.upkeep.close()
