@@ -28,7 +28,7 @@ KINDS = {
     "older_than_s": ("old_prices",),
 }
 """The kinds of alerts that have each key. ``when`` and ``to`` belong to all."""
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*\Z")
+_SCHEME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+.-]*\Z")
 
 
 @names_unknown_keys("alerts")
@@ -147,7 +147,8 @@ def _check_target(target: str, key: str) -> None:
     if not found or not _SCHEME.match(scheme) or not rest:
         form = '"log", "https://…" or a URL of apprise such as "mailto://…"'
         raise ConfigurationError(f"must be {form}", key=key)
-    if not is_webhook(target) and (near := get_close_matches(scheme.lower(), ("https", "http"), n=1, cutoff=0.8)):
+    near = get_close_matches(scheme.lower(), ("httpsms", "https", "http"), n=1, cutoff=0.8)  # the first is apprise's
+    if near and near != [scheme.lower()]:
         raise ConfigurationError(f"{scheme}:// is no service; did you mean {near[0]}://?", key=key)
     if is_webhook(target):
         try:

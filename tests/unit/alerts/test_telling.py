@@ -292,6 +292,17 @@ def test_services_of_apprise_are_reached(url, clock, receiver):
     assert "much is spent [rate id1]" in body["message"]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_every_service_of_apprise_may_be_a_target():
+    """Also those that look like a misspelt https://, or begin with a digit."""
+    apprise = pytest.importorskip("apprise", reason="needs the alerts extra: apprise")
+    services = apprise.Apprise().details()["schemas"]
+    names = {name for each in services for key in ("protocols", "secure_protocols") for name in each[key] or ()}
+    assert {"mailto", "httpsms", "46elks"} <= names
+    for name in names:
+        assert AlertConfig("refusal", to=[f"{name}://there/at"]).to == (f"{name}://there/at",)
+
+
 def test_without_apprise_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "apprise", None)
     with pytest.raises(MissingExtraError, match="alerts"):
