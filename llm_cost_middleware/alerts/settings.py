@@ -147,8 +147,8 @@ def _check_target(target: str, key: str) -> None:
     if not found or not _SCHEME.match(scheme) or not rest:
         form = '"log", "https://…" or a URL of apprise such as "mailto://…"'
         raise ConfigurationError(f"must be {form}", key=key)
-    near = get_close_matches(scheme.lower(), ("httpsms", "https", "http"), n=1, cutoff=0.8)  # the first is apprise's
-    if near and near != [scheme.lower()]:
+    near = get_close_matches(scheme.lower(), ("https", "http"), n=1, cutoff=0.8)
+    if near and scheme.lower() not in {*near, "httpsms"}:  # that one is a service of apprise
         raise ConfigurationError(f"{scheme}:// is no service; did you mean {near[0]}://?", key=key)
     if is_webhook(target):
         try:
