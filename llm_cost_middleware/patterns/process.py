@@ -13,7 +13,7 @@ from llm_cost_middleware.batches.planning import BatchItem
 from llm_cost_middleware.config import CostConfig
 from llm_cost_middleware.config.gateways import is_gateway, service_of
 from llm_cost_middleware.config.sent_names import SentNames
-from llm_cost_middleware.context import cost_context, current_context
+from llm_cost_middleware.context import current_context
 from llm_cost_middleware.errors import BudgetExceededError, ConfigurationError
 from llm_cost_middleware.fork import ModuleLock
 from llm_cost_middleware.host import (
@@ -25,7 +25,6 @@ from llm_cost_middleware.host import (
     retries_of,
 )
 from llm_cost_middleware.lifecycle import CallOutcome
-from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.nesting import unwrapped
 from llm_cost_middleware.pipeline import CostPipeline, PipelineSource
 from llm_cost_middleware.provider import Provider
@@ -89,7 +88,7 @@ def process(
     Raises:
         BudgetExceededError: The tracker is over its limit, or it or the ledger has too little left for this call.
         ConfigurationError: The client is neither.
-        Exception: The error of the last attempt, or of ``parse_result`` (after the answer was booked).
+        Exception: The error of the last attempt, or of ``accept`` or ``parse_result`` (after the answer was booked).
     """
     check_tracker(tracker)
     call = PatternCall(client, config, system_prompt, item_count)
@@ -124,22 +123,28 @@ def check_tracker(tracker: CostTracker) -> None:
 
 
 def left_nanousd(tracker: CostTracker) -> int | None:
-    """Nano-dollars that a tracker has left; ``None``: it has no limit."""
-    return None if tracker.budget_limit is None else int((tracker.budget_limit - tracker.total_cost).scaleb(9))
+    """Nano-dollars that a tracker has left, 0 where it is over its limit; ``None``: it has none."""
+    limit = tracker.budget_limit
+    return None if limit is None else max(int((limit - tracker.total_cost).scaleb(9)), 0)
 
 
 @contextmanager
-def _held_to(tracker: CostTracker | None) -> Iterator[None]:
-    """Let the calls inside cost what a tracker has left at most; one that could cost more is told of the tracker."""
-    left, own = None if tracker is None else left_nanousd(tracker), current_context().max_cost_nanousd
+def _held_to(tracker: CostTracker | None, accept: Check | None) -> Iterator[tuple[int | None, Check | None]]:
+    """What one call may cost by a tracker, where that is the least, and its check; told of the tracker if refused."""
+    left, own, asked = None if tracker is None else left_nanousd(tracker), current_context().max_cost_nanousd, []
     if tracker is None or tracker.budget_limit is None or left is None or (own is not None and own <= left):
-        yield
+        yield None, accept
         return
+
+    def check(result: CallResult) -> bool:
+        asked.append(result)
+        return accept is not None and accept(result)
+
     try:
-        with cost_context(max_cost=NanoUSD(left)):
-            yield
+        yield left, accept and check
     except BudgetExceededError as refusal:
-        if refusal.scope != "call":
+        # Once there is an answer to check, what refuses this call keeps it: the refusal is of a call of the check's.
+        if refusal.scope != "call" or asked:
             raise
         raise BudgetExceededError(tracker.total_cost, tracker.budget_limit, requested=refusal.requested) from None
 
@@ -223,17 +228,18 @@ class PatternCall:
         self, text: str, accept: Check | None = None, *, wait_s: float | None = None, tracker: CostTracker | None = None
     ) -> CallOutcome:
         """Make one call; it can wait for ``wait_s`` and cost what ``tracker`` has left, where they are given."""
-        with _held_to(tracker):
-            made: CallOutcome = invoke(self.pipeline, self._prompt(text, wait_s), self._send_once, accept=accept)
+        with _held_to(tracker, accept) as (ceiling, check):
+            prompt = self._prompt(text, wait_s, ceiling)
+            made: CallOutcome = invoke(self.pipeline, prompt, self._send_once, accept=check)
             return made
 
     async def asend(
         self, text: str, accept: Check | None = None, *, wait_s: float | None = None, tracker: CostTracker | None = None
     ) -> CallOutcome:
         """Make one call with an asynchronous client."""
-        with _held_to(tracker):
-            prompt = self._prompt(text, wait_s)
-            made: CallOutcome = await ainvoke(self.pipeline, prompt, self._send_once, accept=accept)
+        with _held_to(tracker, accept) as (ceiling, check):
+            prompt = self._prompt(text, wait_s, ceiling)
+            made: CallOutcome = await ainvoke(self.pipeline, prompt, self._send_once, accept=check)
             return made
 
     def batch_item(self, text: str) -> BatchItem:
@@ -244,10 +250,12 @@ class PatternCall:
             self.request(text), self.plain, partial(_written, rules, names, body), reach=reach, alone=alone
         )
 
-    def _prompt(self, text: str, wait_s: float | None = None) -> _Prompt:
+    def _prompt(self, text: str, wait_s: float | None, ceiling: int | None) -> _Prompt:
         body, request = self._rules.write_prompt(self._system, text), self.request(text)
         if wait_s is not None:
             request = with_patience(request, wait_s)
+        if ceiling is not None:  # of this call alone: what ``accept`` calls is not held to it
+            request = request._replace(context=request.context._replace(max_cost_nanousd=ceiling))
         counter = None
         if self._rules.count_fields:
             counter = ClientCounter(

@@ -15,6 +15,7 @@ from llm_cost_middleware import (
     process,
     process_many,
 )
+from llm_cost_middleware.patterns.process import PatternCall
 
 PROVIDERS = ("anthropic", "openai")
 
@@ -70,4 +71,47 @@ def test_a_call_that_may_cost_less_than_is_left_is_told_of_its_own_limit(sim, cl
     with cost_context(max_cost="0.0000001"), pytest.raises(BudgetExceededError) as caught:
         process("hello", CostConfig(), CostTracker("1"), client=clients["openai"])
     assert caught.value.scope == "call"
+    assert not sim.requests
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_limit_holds_its_own_call_and_not_what_a_check_calls(sim, clients, provider):
+    judge = CostTracker("100")
+
+    def accept(_):
+        nonlocal judge
+        _, judge = process("judge " * 3000, CostConfig(), judge, client=clients[provider])
+        return True
+
+    result, tracker = process("hi", CostConfig(), CostTracker("0.01"), client=clients[provider], accept=accept)
+    assert result.text
+    assert (len(tracker), len(judge), len(sim.bill.lines)) == (1, 1, 2)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_nor_does_the_async_form(sim, async_clients, clients, provider):
+    def accept(_):
+        return bool(process("judge " * 3000, CostConfig(), CostTracker("100"), client=clients[provider]))
+
+    _, tracker = await aprocess("hi", CostConfig(), CostTracker("0.01"), client=async_clients[provider], accept=accept)
+    assert (len(tracker), len(sim.bill.lines)) == (1, 2)
+
+
+def test_a_refusal_out_of_a_check_is_told_as_it_is(sim, clients):
+    def accept(_):
+        with cost_context(max_cost="0.0000001"):
+            return bool(process("judge", CostConfig(), CostTracker("100"), client=clients["openai"]))
+
+    with pytest.raises(BudgetExceededError) as caught:
+        process("hi", CostConfig(), CostTracker("0.01"), client=clients["openai"], accept=accept)
+    assert (caught.value.scope, caught.value.budget_limit) == ("call", Decimal("0.0000001"))
+    assert len(sim.bill.lines) == 1
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_tracker_that_passed_its_limit_meanwhile_refuses_the_call_as_one_with_nothing_left(sim, clients, provider):
+    over = CostTracker("0.01", [CostRecord("m", 1, 1, "0.02")])
+    with pytest.raises(BudgetExceededError, match="requested") as caught:
+        PatternCall(clients[provider], CostConfig(), "").send("hello", tracker=over)
+    assert caught.value.total_cost == Decimal("0.02")
     assert not sim.requests
