@@ -93,8 +93,9 @@ class cost_context:  # noqa: N801 - reads as the statement it is
             scope such as ``user:42``; the last three win over what LangGraph and LangChain say of themselves),
             ``tags`` (a list; each becomes ``tag:NAME``), ``site`` (``site:NAME``), ``scopes`` (further ones, as
             written), ``force_model``, ``item_count``, ``conversation``, ``max_cost`` (US dollars that one call may
-            reserve at most), ``patience`` (how long an answer may take, such as ``"10m"``, a ``timedelta`` or seconds:
-            what can wait goes where it costs less; 0 ends the patience of the block or of the site around it).
+            cost at most, its attempts together), ``patience`` (how long an answer may take, such as ``"10m"``, a
+            ``timedelta`` or seconds: what can wait goes where it costs less; 0 ends the patience of the block or of
+            the site around it).
 
     Entering the block returns the context, blocks around this one included, and
 

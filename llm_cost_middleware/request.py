@@ -93,7 +93,7 @@ class CallContext(NamedTuple):
     conversation: str | None = None
     """A stable id of the conversation or task, where the application has one."""
     max_cost_nanousd: int | None = None
-    """The most this one call may reserve, in nano-dollars."""
+    """The most this one call may cost, all of its attempts together, in nano-dollars."""
     patience_s: float | None = None
     """Seconds that the application can wait for the answer, where it says so; 0: it cannot, whatever its call site
     may; ``None``: it says nothing."""

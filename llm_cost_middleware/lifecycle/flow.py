@@ -229,8 +229,9 @@ class CallFlow:
             # Attempt after attempt, until one is answered or nothing is left to try.
             while True:
                 number += 1
+                asked = replace(call, spent_nanousd=report.spent_nanousd) if report.spent_nanousd else call
                 try:
-                    reserved = yield from self._reserving.admit_and_reserve(call, report, target, number)
+                    reserved = yield from self._reserving.admit_and_reserve(asked, report, target, number)
                 except LLMCostError as refusal:
                     if kept := [*cut, *results]:  # an answer that a cap cut, or a check rejected, is better than none
                         response = kept[-1].response

@@ -87,6 +87,8 @@ class RoutedCall(Struct, frozen=True):
     """The lane in which it begins, where it can wait."""
     flex_at: frozenset[ModelRef] = frozenset()
     """The models at which it is still sent at the flex tier."""
+    spent_nanousd: NanoUSD = ZERO
+    """What its earlier attempts were booked at: no more of its ``max_cost`` is left for this one."""
 
     def lane_at(self, target: ModelRef) -> str:
         """The service tier to send for its lane: ``flex``, or empty where its lane asks for none."""

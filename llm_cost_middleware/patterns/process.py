@@ -146,7 +146,8 @@ def _held_to(tracker: CostTracker | None, accept: Check | None) -> Iterator[tupl
         # Once there is an answer to check, what refuses this call keeps it: the refusal is of a call of the check's.
         if refusal.scope != "call" or asked:
             raise
-        raise BudgetExceededError(tracker.total_cost, tracker.budget_limit, requested=refusal.requested) from None
+        spent = tracker.total_cost + refusal.total_cost  # by earlier attempts of this call
+        raise BudgetExceededError(spent, tracker.budget_limit, requested=refusal.requested) from refusal.__cause__
 
 
 def add_records(tracker: CostTracker, answer: CallOutcome) -> CostTracker:

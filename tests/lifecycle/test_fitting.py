@@ -6,7 +6,9 @@ import pytest
 
 from llm_cost_middleware import Budget, BudgetExceededError
 from llm_cost_middleware.errors import PriceNotFoundError
+from llm_cost_middleware.money import NanoUSD
 from llm_cost_middleware.request import CallRequest, CallResult, Message, Part
+from llm_cost_middleware.simulator import Fault
 from llm_cost_middleware.usage import BilledItem, TokenUsage, UsageReport
 
 BIG = {"text_threshold": 1}
@@ -146,6 +148,21 @@ def test_a_limit_of_the_call_itself_cuts_the_answer(make_harness):
     answer = harness.call(max_cost="0.002", providers=["openai"])
     assert answer.records[0].reserved_nanousd <= 2_000_000
     assert _cap(harness.sim.requests[0]) < 4_096
+    harness.check()
+
+
+def test_a_limit_of_the_call_itself_counts_what_an_earlier_attempt_was_booked_at(make_harness):
+    harness = make_harness(output={"on_insufficient": ["raise"]}, routing={"policy": "cascade", "accept": "check"})
+    first = harness.call(model="smart", max_tokens=1_000, providers=["openai"]).records[0]
+    limit = NanoUSD(first.reserved_nanousd + first.cost_nanousd - 1)
+    harness.sim.script(Fault.reset(billed=True))
+    with pytest.raises(BudgetExceededError) as caught:
+        harness.call(model="smart", max_tokens=1_000, providers=["openai"], max_cost=limit.usd)
+    assert caught.value.scope == "call"
+    assert caught.value.budget_limit == limit.usd
+    assert 0 < caught.value.total_cost == limit.usd - caught.value.available
+    assert caught.value.__cause__ is not None
+    assert len(harness.sim.requests) == 2
     harness.check()
 
 

@@ -117,8 +117,8 @@ class PriceStage:
         )  # fmt: skip
         ceiling, held = request.context.max_cost_nanousd, most.amount_nanousd
         refusal = None
-        if ceiling is not None and held > ceiling:
-            amounts = ZERO.usd, NanoUSD(ceiling).usd
+        if ceiling is not None and held > ceiling - call.spent_nanousd:
+            amounts = call.spent_nanousd.usd, NanoUSD(ceiling).usd
             refusal = BudgetExceededError(*amounts, scope="call", requested=held.usd)
             refusal.shown_in(self._catalogue.currency)
         return Quote(
@@ -186,7 +186,8 @@ class PriceStage:
         if not call.takes_cap or call.request.has_odd_cap:
             return None
         ceiling = call.request.context.max_cost_nanousd
-        room = min(value for value in (available, ceiling, quote.amount_nanousd) if value is not None)
+        own = None if ceiling is None else ceiling - call.spent_nanousd
+        room = min(value for value in (available, own, quote.amount_nanousd) if value is not None)
         cap = quote.bound.max_tokens_within(NanoUSD(max(room, 0)))
         if cap >= quote.max_tokens or cap < min(quote.least_output, quote.max_tokens):
             return None

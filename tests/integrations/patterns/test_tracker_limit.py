@@ -16,6 +16,7 @@ from llm_cost_middleware import (
     process_many,
 )
 from llm_cost_middleware.patterns.process import PatternCall
+from llm_cost_middleware.simulator import Answer
 
 PROVIDERS = ("anthropic", "openai")
 
@@ -115,3 +116,15 @@ def test_a_tracker_that_passed_its_limit_meanwhile_refuses_the_call_as_one_with_
         PatternCall(clients[provider], CostConfig(), "").send("hello", tracker=over)
     assert caught.value.total_cost == Decimal("0.02")
     assert not sim.requests
+
+
+@pytest.mark.parametrize("limit", ["0.0025", "0.0045", "0.0085", "0.05"])
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_answers_that_a_check_rejects_pass_no_limit_together(sim, clients, provider, limit):
+    sim.responder = lambda _: Answer("word " * 5_000)
+    config = CostConfig(routing={"policy": "cascade", "accept": "check"})
+    result, tracker = process("hello", config, CostTracker(limit), client=clients[provider], accept=lambda _: False)
+    assert tracker.total_cost <= tracker.budget_limit
+    assert result.record.call_id == tracker.records[-1].call_id
+    assert 1 <= len(tracker) == len(sim.bill.lines)
+    assert len(tracker) == 2 or limit != "0.05"
