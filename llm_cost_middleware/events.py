@@ -64,6 +64,8 @@ class Settled(Event):
     usage: TokenUsage | None
     response_id: str | None = None
     scopes: tuple[str, ...] = ()
+    failure: str = ""
+    """Why it failed, as one of the few values of ``FailureKind``, or ``parse_failed``; empty where it did not."""
 
 
 @told_when_read("reason")

@@ -143,7 +143,7 @@ class Settling:
             posting = stages.price.interrupted_posting(reserved, reading)
         if failure is None:  # also where its caller left it early: the target is up
             stages.health.succeeded(call, reserved, retry_tokens)
-        yield from self.post(call, report, reserved, posting)
+        yield from self.post(call, report, reserved, posting, failure=failure.kind.value if failure else "")
         if failure is not None:
             stages.record.failed(reserved, failure, "in the middle of its stream")
 
@@ -231,7 +231,7 @@ class Settling:
         balances: tuple[ScopeBalance, ...] = ()
         if receipt is not None and receipt.warnings and interruption is None:
             balances, interruption = yield from self._balances(receipt)
-        stages.record.settled(call, report, reserved, posting, receipt, usage, balances)
+        stages.record.settled(call, report, reserved, posting, receipt, usage, balances, failure)
         if interruption is not None:
             raise interruption
 

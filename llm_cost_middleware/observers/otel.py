@@ -122,7 +122,8 @@ class OpenTelemetryObserver:
             who = _who(event.model, begun) | {"gen_ai.request.model": self._named(event.model)}
             self._tokens.record(usage.input_tokens, {**who, "gen_ai.token.type": "input"})
             self._tokens.record(usage.output_tokens, {**who, "gen_ai.token.type": "output"})
-        self._span(event.call_id, event.attempt, event.model, event.at, attributes, scopes=event.scopes)
+        error = (event.failure, "") if event.failure else None
+        self._span(event.call_id, event.attempt, event.model, event.at, attributes, error=error, scopes=event.scopes)
 
     def _named(self, model: str) -> str:
         return self.metrics.bounded("model", model.partition("/")[2] or model)
@@ -160,7 +161,7 @@ class OpenTelemetryObserver:
         if error is not None:
             kind, reason = error
             span.set_attribute("error.type", kind)  # few values, as the conventions ask
-            span.set_status(self._trace.StatusCode.ERROR, reason)
+            span.set_status(self._trace.StatusCode.ERROR, reason or None)
         span.end(end_time=int(at * _NANOSECONDS))
 
 

@@ -109,7 +109,7 @@ class Vocabulary:
             return len(text)
         if self._is_new(_shape(text)):
             return _TABLE
-        words = text.count(" ") + text.count('"')
+        words = sum(text.count(one) - 2 * text.count(2 * one) for one in ' "')  # a run of them is no words
         return len(text) * (_BY_HAND if words * _LONG_WORD > len(text) else _WITHOUT_WORDS)
 
     @property

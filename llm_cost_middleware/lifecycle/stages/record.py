@@ -198,6 +198,7 @@ class CallRecorder:
         receipt: Receipt | None,
         usage: TokenUsage | None,
         balances: Iterable[ScopeBalance] = (),
+        failure: str = "",
     ) -> None:
         """Record an attempt that was booked.
 
@@ -209,6 +210,7 @@ class CallRecorder:
             receipt: The ledger's answer.
             usage: The usage of its answer, where it was answered in full.
             balances: Of the budgets that ``receipt`` warns of.
+            failure: Why it failed, where it did.
         """
         attempt, quote, plan = reserved.attempt, reserved.quote, reserved.plan
         now, reading, saving = self._clock.now(), posting.reading, 0
@@ -228,7 +230,7 @@ class CallRecorder:
                 Settled(
                     call.id, now, reserved.reservation_id or "", attempt.number, str(attempt.target),
                     posting.amount_nanousd, receipt.overrun_nanousd if receipt is not None else ZERO,
-                    posting.status, usage, booked.response_id, reserved.scopes,
+                    posting.status, usage, booked.response_id, reserved.scopes, failure,
                 )
             )  # fmt: skip
         if quote.injected and reading is not None and reading.truncated:

@@ -2,8 +2,10 @@
 
 import asyncio
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import openai
 import pytest
 
 from llm_cost_middleware import (
@@ -17,6 +19,7 @@ from llm_cost_middleware import (
 )
 from llm_cost_middleware.context import read_context
 from llm_cost_middleware.integrations.openai import wrap_openai
+from llm_cost_middleware.provider import FailureKind
 from llm_cost_middleware.request import ModelRef
 from llm_cost_middleware.simulator import Fault
 from llm_cost_middleware.testing import FakeClock
@@ -75,6 +78,25 @@ def test_errors_are_distinguished_by_their_kind_on_metrics_too(sim, clients):
     points = metrics["gen_ai.client.operation.duration"].data.data_points
     kinds = {point.attributes["error.type"] for point in points if "error.type" in point.attributes}
     assert kinds == {"overloaded", "server_error"}
+
+
+@pytest.mark.parametrize("after", [0, 3])
+def test_an_attempt_that_failed_and_may_be_billed_is_an_error_too(sim, clients, after):
+    """A stream that opened is booked, wherever it failed: its span says why it ended, beside what it cost."""
+    exporter, tracers = InMemorySpanExporter(), TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(exporter))
+    config = CostConfig(retry={"max_attempts": 1})
+    client = wrap_openai(
+        clients["openai"], CostPipeline(config, observers=[OpenTelemetryObserver(tracers, MeterProvider())])
+    )
+    sim.script(Fault.error_event(after=after))
+    ask = [{"role": "user", "content": "Count to five."}]
+    with suppress(openai.APIError):
+        list(client.chat.completions.create(model="gpt-5-mini", max_completion_tokens=40, messages=ask, stream=True))
+    (span,) = exporter.get_finished_spans()
+    assert span.attributes["llm_cost.cost_usd"] > 0
+    assert FailureKind(span.attributes["error.type"])
+    assert not span.status.is_ok
 
 
 def test_an_observer_that_fails_is_logged_and_breaks_nothing(clients, caplog):

@@ -130,3 +130,11 @@ def test_no_text_is_kept_and_what_is_remembered_has_an_end(monkeypatch):
 def test_text_without_words_is_said_to_take_longer():
     counted = vocabulary("o200k_base")
     assert counted.effort("敏捷的" * 100) > 5 * counted.effort("The fox. " * 33)
+
+
+@pytest.mark.parametrize("run", [" ", '"'])
+def test_a_run_of_spaces_or_quotes_is_said_to_take_as_long_as_one_long_word(run):
+    """It is merged as one piece: no words, which are counted in a moment."""
+    counted = vocabulary("o200k_base")
+    alone, word, words = (counted.effort(text) for text in (5_000 * run, 5_000 * "a", 1_250 * f"abc{run}"))
+    assert alone == word > 10 * words
