@@ -85,7 +85,9 @@ def process_many(
             far), or ``collect`` it and go on.
         progress: Show a progress bar on standard error; or a function that is called with how many are done, and of
             how many.
-        concurrency: The most calls at a time.
+        concurrency: The most calls at a time. Each may cost what the tracker has left as it begins, whatever those
+            beside it cost: together they can pass its limit, by what ``concurrency - 1`` of them cost at most. A
+            budget of the ledger holds them together.
         max_tokens: Output cap of every call; without one, that of the configuration.
         anyway: Start it even if it is expected to cost more than is left: each call is held on its own, and the first
             that does not fit ends the batch.

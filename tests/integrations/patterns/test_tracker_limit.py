@@ -7,6 +7,7 @@ import pytest
 from llm_cost_middleware import (
     BudgetExceededError,
     CostConfig,
+    CostPipeline,
     CostRecord,
     CostTracker,
     aprocess,
@@ -128,3 +129,25 @@ def test_answers_that_a_check_rejects_pass_no_limit_together(sim, clients, provi
     assert result.record.call_id == tracker.records[-1].call_id
     assert 1 <= len(tracker) == len(sim.bill.lines)
     assert len(tracker) == 2 or limit != "0.05"
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_calls_at_once_pass_the_limit_by_what_runs_beside_the_last_at_most(sim, clients, provider):
+    width, texts = 3, ["hello"] * 12
+    sim.responder = lambda _: Answer("word " * 200)
+    config = CostConfig(output={"default_max_tokens": 500})
+    many = process_many(texts, config, CostTracker("0.004"), client=clients[provider], anyway=True, concurrency=width)
+    dearest = sorted((record.cost_usd for record in many.tracker.records), reverse=True)
+    assert many.tracker.total_cost <= many.tracker.budget_limit + sum(dearest[: width - 1])
+    assert many.exhausted is not None or len(many.done) == len(texts)
+    assert len(many.tracker) == len(sim.bill.lines) >= width
+
+
+def test_a_budget_of_the_ledger_holds_calls_at_once_together(sim, clients):
+    sim.responder = lambda _: Answer("word " * 200)
+    with CostPipeline(CostConfig(budgets=[{"scope": "global", "limit": "0.004"}])) as pipeline:
+        many = process_many(
+            ["hello"] * 12, pipeline, CostTracker("1"), client=clients["openai"], anyway=True, concurrency=3
+        )
+        assert 0 < many.tracker.total_cost <= Decimal("0.004")
+        assert pipeline.ledger.balance("global").settled_nanousd == sim.bill.total_nanousd
