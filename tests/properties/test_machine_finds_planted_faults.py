@@ -111,7 +111,7 @@ class LosesARow(MemoryBackend):
 class BudgetStartsEmpty(MemoryBackend):
     """A new budget counts nothing of what its window already holds."""
 
-    def _refill(self, pattern, window):
+    def _refill(self, pattern, window, warned):
         for key in list(self._state.accounts):
             if key[1] == window:
                 del self._state.accounts[key]
