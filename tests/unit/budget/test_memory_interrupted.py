@@ -122,8 +122,13 @@ class Step:
 STEPS = [name for name in vars(Step) if not name.startswith("_") and name not in ("take", "sums")]
 
 
-def _enters(frame):
-    return linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith(("with ", "try:"))
+def _is_passed_over(frame):
+    """Where an error that is raised for a line passes by the handlers around it, as one of a signal does not.
+
+    At ``with`` and ``try`` nothing is called; a comprehension is a part of its function since Python 3.12.
+    """
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno).strip()
+    return line.startswith(("with ", "try:")) or (" for " in line and line.endswith(("}", "]", ")")))
 
 
 def interrupted(step, at):
@@ -132,8 +137,7 @@ def interrupted(step, at):
 
     def trace(frame, event, _):
         nonlocal lines
-        # at these lines nothing is called: no signal is handled there, but an error of ours would lose the lock
-        if event == "line" and frame.f_code.co_filename.startswith(WALKED) and not _enters(frame):
+        if event == "line" and frame.f_code.co_filename.startswith(WALKED) and not _is_passed_over(frame):
             lines += 1
             if lines == at:
                 sys.settrace(None)
